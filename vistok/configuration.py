@@ -1,0 +1,295 @@
+"""Configurations that refuse what they do not understand.
+
+transformers keeps unknown keys as attributes and checks neither types nor ranges of a plain subclass. Here every
+field has a type and a range; a bad value, an unknown field or a network of unknown type is a `ValueError` that names
+the field and the value, at construction, assignment, load and override.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.dataclasses import strict, validated_field
+from huggingface_hub.errors import StrictDataclassError
+from packaging.version import InvalidVersion, Version
+from transformers import AutoConfig, PreTrainedConfig
+
+from . import __version__
+
+# Keys that transformers itself hands to a configuration or stores on it, beside its own dataclass fields.
+_TRANSFORMERS_KEYS = frozenset(
+    "_attn_implementation _attn_implementation_internal _commit_hash _experts_implementation "
+    "_experts_implementation_internal _from_auto _from_pipeline _name_or_path _output_attentions _post_init_done "
+    "attn_implementation auto_map experts_implementation name_or_path num_labels output_attentions per_layer_config "
+    "quantization_config tie_word_embeddings torch_dtype transformers_weights use_cache".split()
+)
+
+
+def number(
+    default: float, *, at_least: float | None = None, above: float | None = None, below: float | None = None
+):
+    """A dataclass field for a finite number in a range.
+
+    Args:
+        default: Its default value.
+        at_least: The smallest value allowed.
+        above: A bound that the value must exceed.
+        below: A bound that the value must stay under.
+    """
+    limits = [
+        f"{text} {bound}"
+        for text, bound in (("at least", at_least), ("above", above), ("below", below))
+        if bound is not None
+    ]
+
+    def check(value: float) -> None:
+        inside = (
+            math.isfinite(value)
+            and (at_least is None or value >= at_least)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+        if not inside:
+            raise ValueError(f"expected a number {' and '.join(limits) or 'that is finite'}, got {value!r}")
+
+    return validated_field(check, default=default)
+
+
+def _as_value_error(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def wrapper(self, *args, **kwargs):
+        try:
+            return method(self, *args, **kwargs)
+        except StrictDataclassError as error:
+            raise ValueError(f"{type(self).__name__}: {' '.join(str(error).split())}") from error
+
+    return wrapper
+
+
+class _StrictConfig(PreTrainedConfig):
+    """What tokenizer and network configurations share: strict fields."""
+
+    def __init_subclass__(cls, *args: Any, **kwargs: Any):
+        super().__init_subclass__(*args, **kwargs)  # makes it a keyword-only dataclass
+        strict(cls, accept_kwargs=True)
+        cls.__init__ = _as_value_error(cls.__init__)
+        cls.__setattr__ = _as_value_error(cls.__setattr__)
+
+    def __post_init__(self, **kwargs: Any):
+        written_by = kwargs.pop("vistok_version", None)
+        model_type = kwargs.pop("model_type", self.model_type)
+        if model_type != self.model_type:
+            raise ValueError(f"{type(self).__name__} has model_type {self.model_type!r}, got {model_type!r}")
+        for name in sorted(set(kwargs) - _TRANSFORMERS_KEYS):
+            message = f"{type(self).__name__} has no field {name!r} (value {kwargs[name]!r})"
+            if _is_newer(written_by):
+                message += (
+                    f": it needs vistok >= {written_by}, this is {__version__}; pip install --upgrade vistok"
+                )
+            else:
+                message += f"; its fields are {', '.join(self.public_fields())}"
+            raise ValueError(message)
+        # transformers assumes these two to be right and fails with an AttributeError where they are not.
+        if isinstance(self.dtype, str) and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ValueError(f"{type(self).__name__}: dtype must name a torch dtype, got {self.dtype!r}")
+        if not isinstance(self.id2label, dict | None):
+            raise ValueError(f"{type(self).__name__}: id2label must be a dictionary, got {self.id2label!r}")
+        super().__post_init__(**kwargs)
+
+    def __setattr__(self, name: str, value: Any):
+        known = name in self.__dataclass_fields__ or name in _TRANSFORMERS_KEYS or hasattr(type(self), name)
+        if not known:
+            raise ValueError(
+                f"{type(self).__name__} has no field {name!r} (value {value!r}); "
+                f"its fields are {', '.join(self.public_fields())}"
+            )
+        ready = self.__dict__.get("_post_init_done", False)
+        before = self.__dict__.get(name)
+        super().__setattr__(name, value)
+        if ready and name in self.__dataclass_fields__:
+            try:
+                self.validate()
+            except StrictDataclassError:
+                self.__dict__[name] = before
+                raise
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """Builds the configuration from the dictionary of a file; `kwargs` override its fields.
+
+        Raises:
+            ValueError: A value is out of range or a field is unknown.
+        """
+        if not kwargs.get("return_unused_kwargs", False):
+            unknown = (
+                set(kwargs) - _TRANSFORMERS_KEYS - {"return_unused_kwargs"} - set(cls.__dataclass_fields__)
+            )
+            for name in sorted(unknown):
+                raise ValueError(
+                    f"{cls.__name__} has no field {name!r} (value {kwargs[name]!r}); "
+                    f"its fields are {', '.join(cls.public_fields())}"
+                )
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
+    def public_fields(cls) -> list[str]:
+        """The names of vistok's fields, without those that transformers adds to every configuration."""
+        return [f.name for f in fields(cls) if f.name not in PreTrainedConfig.__dataclass_fields__]
+
+    @classmethod
+    def check(cls, **values: Any) -> None:
+        """Checks values of single fields, so that a module used without its configuration refuses the same ones.
+
+        Raises:
+            ValueError: A value has the wrong type or is out of range; the message names the field and the value.
+        """
+        for name, value in values.items():
+            for validator in cls.__validators__[name]:
+                try:
+                    validator(value)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{cls.__name__}: bad value for {name!r}: {error}") from error
+
+
+def _is_newer(version: str | None) -> bool:
+    try:
+        return version is not None and Version(str(version)) > Version(__version__)
+    except InvalidVersion:
+        return False
+
+
+class NetworkConfig(_StrictConfig):
+    """The settings of an encoder and its decoder.
+
+    A subclass names its `model_type` and its fields, which are the keyword arguments of its encoder and decoder.
+    """
+
+    def __init_subclass__(cls, *args: Any, **kwargs: Any):
+        super().__init_subclass__(*args, **kwargs)
+        if "model_type" in cls.__dict__:
+            AutoConfig.register(cls.model_type, cls, exist_ok=_is_redefinition(cls))
+
+    def own_values(self) -> dict[str, Any]:
+        """Its own fields and their values."""
+        return {name: getattr(self, name) for name in self.public_fields()}
+
+
+class VisualTokenizerConfig(_StrictConfig):
+    """The settings of a visual tokenizer; each quantizer has a subclass whose own fields are its constructor's.
+
+    Args:
+        image_size: Height and width in pixels of the square pictures that the tokenizer is trained on.
+        num_codebooks: How many tokens describe one place of the grid.
+        codebook_layout: Several codebooks either share the channels out (`"product"`) or each quantize what the ones
+            before left over (`"residual"`).
+        shared_codebook: Whether several codebooks are one and the same table.
+        network: The network's configuration, or a dictionary of its fields with its `model_type`.
+
+    Raises:
+        ValueError: A field is unknown, or a value has the wrong type or is out of range.
+
+    Example:
+        >>> from vistok import FSQConfig, SimpleCNNConfig
+        >>> FSQConfig(levels=[8, 5, 5, 5], network=SimpleCNNConfig(hidden_channels=32)).network.hidden_channels
+        32
+    """
+
+    image_size: int = number(256, at_least=1)
+    num_codebooks: int = number(1, at_least=1)
+    codebook_layout: Literal["product", "residual"] = "product"
+    shared_codebook: bool = False
+    network: dict | PreTrainedConfig | None = None
+
+    def __init_subclass__(cls, *args: Any, **kwargs: Any):
+        super().__init_subclass__(*args, **kwargs)
+        if "model_type" in cls.__dict__:
+            AutoConfig.register(cls.model_type, cls, exist_ok=_is_redefinition(cls))
+            _known.append(cls)
+            for callback in _callbacks:
+                callback(cls)
+
+    def __setattr__(self, name: str, value: Any):
+        super().__setattr__(name, _as_network(value) if name == "network" else value)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs: Any):
+        """Loads a configuration from a folder or a Hub repository; on the base class, whichever the file names."""
+        if cls is VisualTokenizerConfig:
+            return AutoConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def own_fields(cls) -> list[str]:
+        """The names of the quantizer's own fields: the keyword arguments of its constructor."""
+        return [
+            name for name in cls.public_fields() if name not in VisualTokenizerConfig.__dataclass_fields__
+        ]
+
+    def own_values(self) -> dict[str, Any]:
+        """The quantizer's own fields and their values."""
+        return {name: getattr(self, name) for name in self.own_fields()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dictionary; the network as its own fields and its `model_type`."""
+        return self._with_network(super().to_dict())
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As `to_dict`, without what transformers adds to every configuration by default: what a file holds."""
+        return self._with_network(super().to_diff_dict())
+
+    def _with_network(self, values: dict[str, Any]) -> dict[str, Any]:
+        network = {"model_type": self.network.model_type, **self.network.own_values()}
+        return {**values, "network": network, "vistok_version": __version__}
+
+
+def _is_redefinition(cls: type) -> bool:
+    """Whether a class of the same name and module is registered already, as when a notebook cell runs again."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    known = CONFIG_MAPPING._extra_content.get(cls.model_type)
+    return known is not None and (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+
+
+def _as_network(value: Any) -> NetworkConfig:
+    if isinstance(value, NetworkConfig):
+        return value
+    if value is None:
+        value = {"model_type": "vistok_simple_cnn"}
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"network must be a network's configuration or a dictionary of its fields, got {value!r}"
+        )
+    model_type = value.get("model_type")
+    if model_type is None:
+        raise ValueError(f"network needs a model_type such as 'vistok_simple_cnn', got {value!r}")
+    try:
+        network = AutoConfig.for_model(**value)
+    except ValueError as error:
+        if "Unrecognized model identifier" not in str(error):
+            raise
+        raise ValueError(
+            f"network has unknown model_type {model_type!r}; import the package that defines it"
+        ) from error
+    if not isinstance(network, NetworkConfig):
+        raise ValueError(
+            f"network has model_type {model_type!r}, which is no vistok network ({type(network).__name__})"
+        )
+    return network
+
+
+_known: list[type[VisualTokenizerConfig]] = []
+_callbacks: list[Callable[[type[VisualTokenizerConfig]], None]] = []
+
+
+def on_registration(callback: Callable[[type[VisualTokenizerConfig]], None]) -> None:
+    """Calls `callback(config_class)` for each tokenizer configuration class, those known now and those to come.
+
+    Higher layers register what belongs to a configuration (its model, its image processor) without being imported by
+    this one.
+    """
+    _callbacks.append(callback)
+    for config_class in _known:
+        callback(config_class)

@@ -1,0 +1,327 @@
+"""VQModelHF: a picture becomes tokens and comes back. Any quantizer with any network; the configuration says which."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, PreTrainedModel
+
+from .configuration import VisualTokenizerConfig, on_registration
+from .networks import Decoder, Encoder, build_decoder, build_encoder, takes_quantized
+from .quantizers import Quantizer, QuantizerOutput, build_quantizer
+
+# Writers of what belongs beside a model's weights (its image processor, its card), added by higher layers. Each is called
+# with the model and the folder, and leaves a file that is there alone.
+COMPANIONS: list[Callable[["VQModelHF", Path], None]] = []
+
+
+@dataclass
+class TokenizerOutput(QuantizerOutput):
+    """What a tokenizer makes of pictures.
+
+    Attributes:
+        quantized: float `(B, quantized_dim, *grid)`, the vectors of the tokens; gradients reach the encoder.
+        tokens: int64 `(B, *token_shape)`, or None without quantization.
+        losses: The quantizer's named scalars, already weighted; empty in eval mode.
+        reconstruction: float `(B, 3, H, W)`, about [-1, 1], not clamped.
+    """
+
+    reconstruction: Tensor | None = None
+
+
+class VQModelHF(PreTrainedModel):
+    """A visual tokenizer: an encoder, a quantizer and a decoder.
+
+    Args:
+        config: The configuration of a quantizer, with its network.
+
+    Raises:
+        ValueError: `image_size` does not fit the network, or no quantizer or network is registered for the
+            configuration.
+
+    Example:
+        >>> import torch
+        >>> from vistok import FSQConfig, SimpleCNNConfig, VQModelHF
+        >>> model = VQModelHF(FSQConfig(levels=[8, 5, 5, 5], image_size=64, network=SimpleCNNConfig(16))).eval()
+        >>> tokens = model.encode(torch.zeros(2, 3, 64, 64)).tokens
+        >>> tuple(tokens.shape), tuple(model.decode(tokens).shape)
+        ((2, 16, 16), (2, 3, 64, 64))
+    """
+
+    config_class = VisualTokenizerConfig
+    config: VisualTokenizerConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: VisualTokenizerConfig, **unknown):
+        for name, value in unknown.items():  # from_pretrained passes on what the configuration did not take
+            raise ValueError(
+                f"{type(config).__name__} has no field {name!r} (value {value!r}); "
+                f"its fields are {', '.join(config.public_fields())}"
+            )
+        super().__init__(config)
+        quantizer = build_quantizer(config)
+        self.encoder: Encoder = build_encoder(
+            config.network
+        )  # first: model.dtype is the dtype of the first weight
+        self.quantizer: Quantizer = quantizer
+        self.decoder: Decoder = build_decoder(config.network, quantizer.quantized_dim)
+        try:
+            grid = self.encoder.grid(config.image_size, config.image_size)
+        except ValueError as error:
+            raise ValueError(f"image_size {config.image_size} does not fit the network: {error}") from error
+        convolution = {1: nn.Conv1d, 2: nn.Conv2d}[len(grid)]
+        self.to_latents = convolution(self.encoder.channels, self.quantizer.latent_dim, 1)
+        self.from_quantized = (
+            nn.Identity()
+            if takes_quantized(self.decoder)
+            else convolution(self.quantizer.quantized_dim, self.decoder.channels, 1)
+        )
+        # Codebooks stay float32 when a checkpoint is loaded in half precision; each is named, because transformers
+        # would turn the integer buffers of a module named as a whole into floats.
+        self._keep_in_fp32_modules_strict = {
+            re.escape(f"quantizer.{name}")
+            for name, state in self.quantizer.state_dict().items()
+            if state.is_floating_point()
+        }
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Not the inherited one: it would draw every layer and codebook from N(0, 0.02).
+        if callable(getattr(module, "reset_parameters", None)):
+            module.reset_parameters()
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of entries of one codebook."""
+        return self.quantizer.codebook_size
+
+    @property
+    def downsample_factor(self) -> int:
+        """Pixels of height or width per place of the grid."""
+        return self.encoder.downsample_factor
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """The shape of one picture's tokens at the configured `image_size`: `(h, w)`, `(K, h, w)`, `(n,)` or `(K, n)`."""
+        return self.quantizer.token_shape(self.encoder.grid(self.config.image_size, self.config.image_size))
+
+    def encode_latents(self, pixel_values: Tensor) -> Tensor:
+        """The latents of pictures, before quantization.
+
+        Args:
+            pixel_values: float `(B, 3, H, W)` in [-1, 1].
+
+        Returns:
+            float `(B, latent_dim, *grid)`.
+
+        Raises:
+            ValueError: The shape is wrong, or height or width does not fit the network.
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"Expected pixel_values of shape (B, 3, H, W), got {tuple(pixel_values.shape)}")
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"Expected floating-point pixel_values in [-1, 1], got {pixel_values.dtype}; use VistokImageProcessor"
+            )
+        self.encoder.grid(*pixel_values.shape[2:])
+        return self.to_latents(self.encoder(pixel_values.to(self.dtype)))
+
+    def encode(self, pixel_values: Tensor) -> QuantizerOutput:
+        """The tokens of pictures and their vectors, by the evaluation assignment.
+
+        Args:
+            pixel_values: float `(B, 3, H, W)` in [-1, 1].
+
+        Returns:
+            Quantized vectors float32 `(B, quantized_dim, *grid)` and tokens int64 `(B, *token_shape)`; no losses.
+
+        Raises:
+            ValueError: The shape is wrong, the size does not fit the network, or the latents are not finite.
+        """
+        return self.quantizer.evaluate(self.encode_latents(pixel_values))
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """The pictures of tokens.
+
+        Args:
+            tokens: int `(B, *token_shape)` in `[0, codebook_size)`; a grid of any size that the network takes.
+
+        Returns:
+            float `(B, 3, H, W)`, about [-1, 1], not clamped.
+
+        Raises:
+            ValueError: A token is out of range, or the tokens are not integers or have the wrong rank.
+        """
+        shape = self.token_shape
+        if tokens.ndim != 1 + len(shape):
+            raise ValueError(
+                f"Expected tokens of rank {1 + len(shape)}, such as (B, {', '.join(map(str, shape))}), "
+                f"got {tuple(tokens.shape)}"
+            )
+        return self.decode_quantized(self.quantizer.lookup(tokens))
+
+    def decode_quantized(self, quantized: Tensor) -> Tensor:
+        """The pictures of quantized vectors.
+
+        Args:
+            quantized: float `(B, quantized_dim, *grid)`.
+
+        Returns:
+            float `(B, 3, H, W)`, about [-1, 1], not clamped.
+        """
+        return self.decoder(self.from_quantized(quantized.to(self.dtype)))
+
+    def forward(self, pixel_values: Tensor) -> TokenizerOutput:
+        """Pictures to tokens and back, in training with the quantizer's losses.
+
+        Args:
+            pixel_values: float `(B, 3, H, W)` in [-1, 1].
+
+        Returns:
+            The reconstruction beside the quantizer's vectors, tokens and losses.
+
+        Raises:
+            ValueError: The shape is wrong, or the size does not fit the network.
+        """
+        out = self.quantizer(self.encode_latents(pixel_values))
+        reconstruction = self.decode_quantized(out.quantized)
+        return TokenizerOutput(out.quantized, out.tokens, out.losses, reconstruction)
+
+    def get_image_tokens(self, pixel_values: Tensor) -> Tensor:
+        """The tokens of pictures as the flat sequences that autoregressive models read.
+
+        Args:
+            pixel_values: float `(B, 3, H, W)` in [-1, 1].
+
+        Returns:
+            int64 `(B, L)`, the grid row by row, or `(B, L, K)` with K codebooks, the tokens of one place adjacent.
+        """
+        tokens = self.encode(pixel_values).tokens
+        if self.config.num_codebooks == 1:
+            return tokens.flatten(1)
+        return tokens.flatten(2).transpose(1, 2)
+
+    def decode_image_tokens(
+        self, tokens: Tensor, height: int | None = None, width: int | None = None
+    ) -> Tensor:
+        """The pictures of flat token sequences.
+
+        Args:
+            tokens: int `(B, L)`, or `(B, L, K)` with K codebooks.
+            height: Rows of the token grid; by default those of the configured `image_size`.
+            width: Columns of the token grid.
+
+        Returns:
+            float `(B, 3, H, W)`, about [-1, 1], not clamped.
+
+        Raises:
+            ValueError: The sequence does not fill the grid, or `decode` refuses the tokens.
+        """
+        codebooks = self.config.num_codebooks
+        shape = self.token_shape
+        grid = shape if codebooks == 1 else shape[1:]
+        if height is not None or width is not None:
+            grid = (height or grid[0], width or grid[-1])
+        expected = (torch.Size(grid).numel(),) if codebooks == 1 else (torch.Size(grid).numel(), codebooks)
+        if tuple(tokens.shape[1:]) != expected:
+            raise ValueError(
+                f"Expected tokens of shape (B, {', '.join(map(str, expected))}) for a grid of "
+                f"{' x '.join(map(str, grid))}, got {tuple(tokens.shape)}; say height and width of another grid"
+            )
+        if codebooks > 1:
+            tokens = tokens.transpose(1, 2)
+        return self.decode(tokens.unflatten(-1, grid))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs
+    ):
+        """Loads a tokenizer from a folder or a Hub repository; see `PreTrainedModel.from_pretrained`.
+
+        Only safetensors files are read, and every weight must be there.
+
+        Raises:
+            ValueError: A weight is missing, left over or of another shape, or an override is no field or out of range.
+        """
+        kwargs["use_safetensors"] = True
+        tolerant = kwargs.pop("ignore_mismatched_sizes", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *args,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
+        )
+        problems = [
+            f"{text} {', '.join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in info[kind]))}"
+            for kind, text in (
+                ("missing_keys", "missing"),
+                ("unexpected_keys", "left over"),
+                ("mismatched_keys", "of another shape"),
+            )
+            if info.get(kind)
+        ]
+        if problems and not tolerant:
+            raise ValueError(
+                f"The weights of {pretrained_model_name_or_path} do not fit {type(model.config).__name__}: "
+                f"{'; '.join(problems)}"
+            )
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, push_to_hub: bool = False, **kwargs
+    ) -> None:
+        """Saves the weights, the configuration, and, where they are not there yet, image processor and model card.
+
+        Args:
+            save_directory: The folder; made if needed.
+            push_to_hub: Whether to upload it too, to `repo_id` or the folder's name.
+            kwargs: What `PreTrainedModel.save_pretrained` and `push_to_hub` take.
+        """
+        hub_kwargs = {name: kwargs.pop(name) for name in ("repo_id", *_HUB_KWARGS) if name in kwargs}
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            for write in COMPANIONS:
+                write(self, Path(save_directory))
+            if push_to_hub:
+                self.push_to_hub(hub_kwargs.pop("repo_id", Path(save_directory).name), **hub_kwargs)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, **kwargs
+    ) -> str:
+        """Uploads weights, configuration, image processor and card as one commit.
+
+        A card that the repository has already is left as it is.
+
+        Args:
+            repo_id: The repository, `"org/name"`; made if needed.
+            private: Whether a new repository is private.
+            token: The token to authenticate with; by default the one stored by `hf auth login`.
+            kwargs: `commit_message`, `commit_description`, `revision` or `create_pr` of the commit; `max_shard_size`.
+
+        Returns:
+            The address of the commit.
+        """
+        save_kwargs = {name: kwargs.pop(name) for name in ("max_shard_size",) if name in kwargs}
+        kwargs.setdefault("commit_message", f"Upload {type(self).__name__}")
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **save_kwargs)
+            if api.file_exists(repo_id, "README.md", revision=kwargs.get("revision")):
+                (Path(folder) / "README.md").unlink(missing_ok=True)
+            return api.upload_folder(repo_id=repo_id, folder_path=folder, **kwargs).commit_url
+
+
+_HUB_KWARGS = ("private", "token", "commit_message", "commit_description", "revision", "create_pr")
+
+on_registration(lambda config_class: MODEL_MAPPING.register(config_class, VQModelHF, exist_ok=True))

@@ -1,0 +1,141 @@
+"""Several codebooks side by side: the channels are shared out, and each part is quantized on its own.
+
+Product Quantization for Nearest Neighbor Search. Jégou, Douze, Schmid. TPAMI 2011.
+With one shared codebook it is the multi-head quantization of OptVQ. arXiv:2412.15195
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .base import Quantizer, QuantizerOutput
+
+
+class SeveralCodebooks(Quantizer):
+    """What product and residual quantization share: their children, the token layout and the mean of the losses.
+
+    Losses are means over the codebooks, so that a weight means the same for one codebook and for many. A shared codebook
+    is one child. The children own the state and reset it themselves.
+
+    Args:
+        build: Makes one quantizer; called once for a shared codebook, else once for each.
+        num_codebooks: Number of codebooks.
+        shared_codebook: Whether they are one and the same.
+
+    Raises:
+        ValueError: `num_codebooks` is below 1.
+    """
+
+    def __init__(self, build: Callable[[], Quantizer], num_codebooks: int, shared_codebook: bool = False):
+        super().__init__()
+        if not isinstance(num_codebooks, int) or num_codebooks < 1:
+            raise ValueError(f"num_codebooks must be an integer of at least 1, got {num_codebooks!r}")
+        self.num_codebooks = num_codebooks
+        self.shared_codebook = shared_codebook
+        self.quantizers = nn.ModuleList(build() for _ in range(1 if shared_codebook else num_codebooks))
+        child = self.quantizers[0]
+        self.codebook_size = child.codebook_size
+        self.codebook_dim = child.codebook_dim
+        self.latent_dim = child.latent_dim
+        self.quantized_dim = child.quantized_dim
+        self.batch_statistics = child.batch_statistics
+
+    def quantizer(self, place: int) -> Quantizer:
+        """The quantizer of codebook number `place`."""
+        return self.quantizers[0 if self.shared_codebook else place]
+
+    def token_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """See `Quantizer`."""
+        return (self.num_codebooks, *grid)
+
+    def set_step(self, step: int) -> None:
+        """See `Quantizer`."""
+        for quantizer in self.quantizers:
+            quantizer.set_step(step)
+
+    def discard_statistics(self) -> None:
+        """See `Quantizer`."""
+        for quantizer in self.quantizers:
+            quantizer.discard_statistics()
+
+    def mean_losses(self, outputs: list[QuantizerOutput]) -> dict[str, Tensor]:
+        """The mean over the codebooks of each named loss."""
+        return {name: sum(out.losses[name] for out in outputs) / len(outputs) for name in outputs[0].losses}
+
+    def _check_tokens(self, tokens: Tensor) -> None:
+        if tokens.ndim < 2 or tokens.shape[1] != self.num_codebooks:
+            raise ValueError(
+                f"Expected tokens of shape (B, {self.num_codebooks}, *grid), got {tuple(tokens.shape)}"
+            )
+        super()._check_tokens(tokens)
+
+
+class Product(SeveralCodebooks):
+    """Product quantization: codebook k quantizes the k-th part of the channels.
+
+    Args:
+        build: Makes one quantizer; called once for a shared codebook, else once for each.
+        num_codebooks: Number of codebooks.
+        shared_codebook: Whether they are one and the same.
+
+    Raises:
+        ValueError: `num_codebooks` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from vistok.quantizers import FSQ, Product
+        >>> tuple(Product(lambda: FSQ(levels=[8, 8]), num_codebooks=3)(torch.randn(2, 6, 4, 4)).tokens.shape)
+        (2, 3, 4, 4)
+    """
+
+    def __init__(self, build: Callable[[], Quantizer], num_codebooks: int, shared_codebook: bool = False):
+        super().__init__(build, num_codebooks, shared_codebook)
+        self.latent_dim *= num_codebooks
+        self.quantized_dim *= num_codebooks
+
+    def quantize(self, latents: Tensor) -> QuantizerOutput:
+        """See `Quantizer`."""
+        if self.shared_codebook:  # the parts of all places are one batch, for statistics of the batch too
+            out = self.quantizers[0](self._fold(latents))
+            return QuantizerOutput(self._unfold(out.quantized), self._unfold(out.tokens), out.losses)
+        parts = latents.chunk(self.num_codebooks, dim=1)
+        outputs = [quantizer(part) for quantizer, part in zip(self.quantizers, parts, strict=True)]
+        return QuantizerOutput(
+            torch.cat([out.quantized for out in outputs], dim=1),
+            torch.stack([out.tokens for out in outputs], dim=1),
+            self.mean_losses(outputs),
+        )
+
+    def assign(self, latents: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        return self._each_tokens(latents, "encode")
+
+    def index(self, quantized: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        return self._each_tokens(quantized, "index")
+
+    def entries(self, tokens: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        if self.shared_codebook:
+            return self._unfold(self.quantizers[0].lookup(tokens.flatten(0, 1)))
+        return torch.cat(
+            [quantizer.lookup(tokens[:, place]) for place, quantizer in enumerate(self.quantizers)], dim=1
+        )
+
+    def _each_tokens(self, values: Tensor, method: str) -> Tensor:
+        if self.shared_codebook:
+            return self._unfold(getattr(self.quantizers[0], method)(self._fold(values)))
+        parts = values.chunk(self.num_codebooks, dim=1)
+        tokens = [
+            getattr(quantizer, method)(part) for quantizer, part in zip(self.quantizers, parts, strict=True)
+        ]
+        return torch.stack(tokens, dim=1)
+
+    def _fold(self, values: Tensor) -> Tensor:
+        return values.unflatten(1, (self.num_codebooks, -1)).flatten(0, 1)
+
+    def _unfold(self, values: Tensor) -> Tensor:
+        """`(B * K, ...)` of the folded batch back to `(B, K, *grid)` tokens or `(B, K * D, *grid)` vectors."""
+        apart = values.unflatten(0, (-1, self.num_codebooks))
+        return apart.flatten(1, 2) if values.is_floating_point() else apart
