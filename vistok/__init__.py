@@ -4,9 +4,9 @@ __version__ = "0.1.0"
 
 from .configuration import NetworkConfig as NetworkConfig
 from .configuration import VisualTokenizerConfig as VisualTokenizerConfig
-from .image_processing import UnreadableImageError as UnreadableImageError
+from .image_decoding import UnreadableImageError as UnreadableImageError
+from .image_decoding import decode_image as decode_image
 from .image_processing import VistokImageProcessor as VistokImageProcessor
-from .image_processing import decode_image as decode_image
 from .model_card import write_model_card as write_model_card
 from .modeling import TokenizerOutput as TokenizerOutput
 from .modeling import VQModelHF as VQModelHF

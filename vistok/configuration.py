@@ -7,25 +7,31 @@ the field and the value, at construction, assignment, load and override.
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.dataclasses import strict, validated_field
+from huggingface_hub.dataclasses import strict, type_validator, validated_field
 from huggingface_hub.errors import StrictDataclassError
 from packaging.version import InvalidVersion, Version
 from transformers import AutoConfig, PreTrainedConfig
 
 from . import __version__
 
-# Keys that transformers itself hands to a configuration or stores on it, beside its own dataclass fields.
-_TRANSFORMERS_KEYS = frozenset(
-    "_attn_implementation _attn_implementation_internal _commit_hash _experts_implementation "
-    "_experts_implementation_internal _from_auto _from_pipeline _name_or_path _output_attentions _post_init_done "
-    "attn_implementation auto_map experts_implementation name_or_path num_labels output_attentions per_layer_config "
-    "quantization_config tie_word_embeddings torch_dtype transformers_weights use_cache".split()
-)
+# What transformers hands to a configuration or sets on it beside its own dataclass fields, and of which type.
+_TRANSFORMERS_KEYS: dict[str, Any] = {
+    **dict.fromkeys(["attn_implementation", "_attn_implementation"], str | dict | None),
+    **dict.fromkeys(["_attn_implementation_internal", "_experts_implementation_internal"], str | dict | None),
+    **dict.fromkeys(["experts_implementation", "_experts_implementation"], str | dict | None),
+    **dict.fromkeys(["output_attentions", "_output_attentions"], bool | None),
+    **dict.fromkeys(["use_cache", "tie_word_embeddings", "_from_auto"], bool | None),
+    **dict.fromkeys(["name_or_path", "_name_or_path"], str | os.PathLike | None),
+    **dict.fromkeys(["transformers_weights", "_commit_hash", "_from_pipeline"], str | None),
+    "torch_dtype": str | torch.dtype | None,
+    "auto_map": dict | None,
+}
 
 
 def number(
@@ -46,8 +52,9 @@ def number(
     ]
 
     def check(value: float) -> None:
+        # Not math.isfinite: it overflows on large integers.
         inside = (
-            math.isfinite(value)
+            -math.inf < value < math.inf
             and (at_least is None or value >= at_least)
             and (above is None or value > above)
             and (below is None or value < below)
@@ -58,7 +65,9 @@ def number(
     return validated_field(check, default=default)
 
 
-def _as_value_error(method: Callable) -> Callable:
+def as_value_error(method: Callable) -> Callable:
+    """A method of a strict dataclass whose errors are one-line `ValueError`s."""
+
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
         try:
@@ -69,52 +78,78 @@ def _as_value_error(method: Callable) -> Callable:
     return wrapper
 
 
+def _check_dtype(value: str | torch.dtype | None) -> None:
+    dtype = getattr(torch, value, None) if isinstance(value, str) else value
+    if value is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"expected float16, bfloat16, float32 or float64, got {value!r}")
+
+
+def _check_labels(value: dict | None) -> None:
+    if value is not None and not all(str(key).isdecimal() for key in value):
+        raise ValueError(f"expected whole numbers as keys, got {list(value)}")
+
+
 class _StrictConfig(PreTrainedConfig):
     """What tokenizer and network configurations share: strict fields."""
 
+    # transformers declares these too, but their types are checked only where the annotations are no strings.
+    transformers_version: str | None = None
+    architectures: list[str] | None = None
+    output_hidden_states: bool | None = False
+    return_dict: bool | None = True
+    dtype: str | torch.dtype | None = validated_field(_check_dtype, default=None)
+    chunk_size_feed_forward: int = 0
+    is_encoder_decoder: bool = False
+    id2label: dict[int, str] | dict[str, str] | None = validated_field(_check_labels, default=None)
+    label2id: dict[str, int] | dict[str, str] | None = None
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    ) = None
+
     def __init_subclass__(cls, *args: Any, **kwargs: Any):
         super().__init_subclass__(*args, **kwargs)  # makes it a keyword-only dataclass
+        cls.__eq__ = _StrictConfig.__eq__  # not the dataclass's own, by which [8, 5] is not (8, 5)
         strict(cls, accept_kwargs=True)
-        cls.__init__ = _as_value_error(cls.__init__)
-        cls.__setattr__ = _as_value_error(cls.__setattr__)
+        cls.__init__ = as_value_error(cls.__init__)
+        cls.__setattr__ = as_value_error(cls.__setattr__)
 
     def __post_init__(self, **kwargs: Any):
         written_by = kwargs.pop("vistok_version", None)
         model_type = kwargs.pop("model_type", self.model_type)
         if model_type != self.model_type:
             raise ValueError(f"{type(self).__name__} has model_type {self.model_type!r}, got {model_type!r}")
-        for name in sorted(set(kwargs) - _TRANSFORMERS_KEYS):
-            message = f"{type(self).__name__} has no field {name!r} (value {kwargs[name]!r})"
+        for name in sorted(kwargs.keys() - _TRANSFORMERS_KEYS.keys()):
+            message = _no_field(type(self), name, kwargs[name])
             if _is_newer(written_by):
                 message += (
-                    f": it needs vistok >= {written_by}, this is {__version__}; pip install --upgrade vistok"
+                    f"; it needs vistok >= {written_by}, this is {__version__}: pip install --upgrade vistok"
                 )
-            else:
-                message += f"; its fields are {', '.join(self.public_fields())}"
             raise ValueError(message)
-        # transformers assumes these two to be right and fails with an AttributeError where they are not.
-        if isinstance(self.dtype, str) and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
-            raise ValueError(f"{type(self).__name__}: dtype must name a torch dtype, got {self.dtype!r}")
-        if not isinstance(self.id2label, dict | None):
-            raise ValueError(f"{type(self).__name__}: id2label must be a dictionary, got {self.id2label!r}")
+        for name, value in kwargs.items():
+            _check_transformers_key(type(self), name, value)
         super().__post_init__(**kwargs)
 
     def __setattr__(self, name: str, value: Any):
-        known = name in self.__dataclass_fields__ or name in _TRANSFORMERS_KEYS or hasattr(type(self), name)
-        if not known:
-            raise ValueError(
-                f"{type(self).__name__} has no field {name!r} (value {value!r}); "
-                f"its fields are {', '.join(self.public_fields())}"
-            )
-        ready = self.__dict__.get("_post_init_done", False)
+        if not self.__dict__.get("_post_init_done", False):
+            super().__setattr__(name, value)
+            return
+        if name not in self.__dataclass_fields__:
+            if name not in _TRANSFORMERS_KEYS:
+                raise ValueError(_no_field(type(self), name, value))
+            _check_transformers_key(type(self), name, value)
+            super().__setattr__(name, value)
+            return
         before = self.__dict__.get(name)
         super().__setattr__(name, value)
-        if ready and name in self.__dataclass_fields__:
-            try:
-                self.validate()
-            except StrictDataclassError:
-                self.__dict__[name] = before
-                raise
+        try:
+            self.validate()
+        except StrictDataclassError:
+            self.__dict__[name] = before
+            raise
+
+    def __eq__(self, other: Any) -> bool:
+        """Whether the two make the same file: lists and tuples are the same there, and so they are here."""
+        return type(self) is type(other) and self.to_json_string() == other.to_json_string()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
@@ -124,14 +159,9 @@ class _StrictConfig(PreTrainedConfig):
             ValueError: A value is out of range or a field is unknown.
         """
         if not kwargs.get("return_unused_kwargs", False):
-            unknown = (
-                set(kwargs) - _TRANSFORMERS_KEYS - {"return_unused_kwargs"} - set(cls.__dataclass_fields__)
-            )
-            for name in sorted(unknown):
-                raise ValueError(
-                    f"{cls.__name__} has no field {name!r} (value {kwargs[name]!r}); "
-                    f"its fields are {', '.join(cls.public_fields())}"
-                )
+            known = cls.__dataclass_fields__.keys() | _TRANSFORMERS_KEYS.keys() | {"return_unused_kwargs"}
+            for name in sorted(kwargs.keys() - known):
+                raise ValueError(_no_field(cls, name, kwargs[name]))
         return super().from_dict(config_dict, **kwargs)
 
     @classmethod
@@ -152,6 +182,20 @@ class _StrictConfig(PreTrainedConfig):
                     validator(value)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{cls.__name__}: bad value for {name!r}: {error}") from error
+
+
+def _no_field(config_class: type[_StrictConfig], name: str, value: Any) -> str:
+    fields_text = ", ".join(config_class.public_fields())
+    return f"{config_class.__name__} has no field {name!r} (value {value!r}); its fields are {fields_text}"
+
+
+def _check_transformers_key(config_class: type[_StrictConfig], name: str, value: Any) -> None:
+    try:
+        type_validator(name, value, _TRANSFORMERS_KEYS[name])
+        if name == "torch_dtype":
+            _check_dtype(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{config_class.__name__}: bad value for {name!r}: {error}") from error
 
 
 def _is_newer(version: str | None) -> bool:
@@ -217,9 +261,17 @@ class VisualTokenizerConfig(_StrictConfig):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs: Any):
         """Loads a configuration from a folder or a Hub repository; on the base class, whichever the file names."""
-        if cls is VisualTokenizerConfig:
-            return AutoConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        load = AutoConfig if cls is VisualTokenizerConfig else super()
+        try:
+            loaded = load.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except (TypeError, AttributeError, KeyError) as error:  # transformers takes a sound file for granted
+            raise ValueError(f"The config.json of {pretrained_model_name_or_path} is damaged: {error}") from error
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if not isinstance(config, cls):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds no visual tokenizer: its model_type is {config.model_type!r}"
+            )
+        return loaded
 
     @classmethod
     def own_fields(cls) -> list[str]:
@@ -263,8 +315,10 @@ def _as_network(value: Any) -> NetworkConfig:
             f"network must be a network's configuration or a dictionary of its fields, got {value!r}"
         )
     model_type = value.get("model_type")
-    if model_type is None:
+    if not isinstance(model_type, str):
         raise ValueError(f"network needs a model_type such as 'vistok_simple_cnn', got {value!r}")
+    if not all(isinstance(name, str) for name in value):
+        raise ValueError(f"network needs names as keys, got {value!r}")
     try:
         network = AutoConfig.for_model(**value)
     except ValueError as error:

@@ -55,7 +55,7 @@ def write_model_card(
         tags=["vistok", "visual-tokenizer", model.config.model_type],
         datasets=datasets,
     )
-    parts = [f"---\n{data.to_yaml()}\n---", f"# {name.split('/')[-1]}", _describe(model), "## Use", use]
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {name.split('/')[-1]}", _describe(model), "## Use", use.rstrip()]
     for heading, text in (sections or {}).items():
         parts += [f"## {heading}", text]
     card = ModelCard("\n\n".join(parts).rstrip() + "\n")
@@ -83,9 +83,9 @@ def _describe(model: VQModelHF) -> str:
     return "\n".join([text, "", "| | |", "|---|---|", *lines])
 
 
-def _beside_model(model: VQModelHF, folder: Path) -> None:
+def _beside_model(model: VQModelHF, folder: Path, name: str) -> None:
     if not (folder / "README.md").exists():
-        write_model_card(model, folder)
+        write_model_card(model, folder, name=name)
 
 
 COMPANIONS.append(_beside_model)

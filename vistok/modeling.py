@@ -5,10 +5,12 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, PreTrainedModel
 
@@ -17,8 +19,8 @@ from .networks import Decoder, Encoder, build_decoder, build_encoder, takes_quan
 from .quantizers import Quantizer, QuantizerOutput, build_quantizer
 
 # Writers of what belongs beside a model's weights (its image processor, its card), added by higher layers. Each is called
-# with the model and the folder, and leaves a file that is there alone.
-COMPANIONS: list[Callable[["VQModelHF", Path], None]] = []
+# with the model, the folder and the name that users will load it by, and leaves a file that is there alone.
+COMPANIONS: list[Callable[["VQModelHF", Path, str], None]] = []
 
 
 @dataclass
@@ -48,7 +50,7 @@ class VQModelHF(PreTrainedModel):
     Example:
         >>> import torch
         >>> from vistok import FSQConfig, SimpleCNNConfig, VQModelHF
-        >>> model = VQModelHF(FSQConfig(levels=[8, 5, 5, 5], image_size=64, network=SimpleCNNConfig(16))).eval()
+        >>> model = VQModelHF(FSQConfig(levels=[8, 5, 5, 5], image_size=64, network=SimpleCNNConfig())).eval()
         >>> tokens = model.encode(torch.zeros(2, 3, 64, 64)).tokens
         >>> tuple(tokens.shape), tuple(model.decode(tokens).shape)
         ((2, 16, 16), (2, 3, 64, 64))
@@ -180,11 +182,13 @@ class VQModelHF(PreTrainedModel):
         """
         return self.decoder(self.from_quantized(quantized.to(self.dtype)))
 
-    def forward(self, pixel_values: Tensor) -> TokenizerOutput:
+    def forward(self, pixel_values: Tensor, original_sizes: Tensor | None = None) -> TokenizerOutput:
         """Pictures to tokens and back, in training with the quantizer's losses.
 
         Args:
             pixel_values: float `(B, 3, H, W)` in [-1, 1].
+            original_sizes: What the image processor adds for its own `postprocess`; taken so that
+                `model(**processor(images, return_tensors="pt"))` works, and not needed.
 
         Returns:
             The reconstruction beside the quantizer's vectors, tokens and losses.
@@ -250,23 +254,36 @@ class VQModelHF(PreTrainedModel):
         Only safetensors files are read, and every weight must be there.
 
         Raises:
-            ValueError: A weight is missing, left over or of another shape, or an override is no field or out of range.
+            ValueError: A weight is missing, left over, of another shape or not finite, a file is damaged, or an override
+                is no field or out of range.
         """
         kwargs["use_safetensors"] = True
         tolerant = kwargs.pop("ignore_mismatched_sizes", False)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **kwargs,
-        )
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
+        except (SafetensorError, JSONDecodeError, KeyError) as error:  # of a weights file, or of the index of several
+            raise ValueError(
+                f"The weights of {pretrained_model_name_or_path} are damaged or incomplete ({error}): "
+                "save or download them again"
+            ) from error
+        info["not_finite_keys"] = {
+            name
+            for name, state in model.state_dict().items()
+            if not (state.is_meta or state.isfinite().all())  # meta: left on the disk by a device_map
+        }
         problems = [
             f"{text} {', '.join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in info[kind]))}"
             for kind, text in (
                 ("missing_keys", "missing"),
                 ("unexpected_keys", "left over"),
                 ("mismatched_keys", "of another shape"),
+                ("not_finite_keys", "not finite"),
             )
             if info.get(kind)
         ]
@@ -290,10 +307,13 @@ class VQModelHF(PreTrainedModel):
         hub_kwargs = {name: kwargs.pop(name) for name in ("repo_id", *_HUB_KWARGS) if name in kwargs}
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
+            folder = Path(save_directory)
+            _delete_stale_weights(folder)
+            name = hub_kwargs.pop("repo_id", folder.resolve().name)
             for write in COMPANIONS:
-                write(self, Path(save_directory))
+                write(self, folder, name)
             if push_to_hub:
-                self.push_to_hub(hub_kwargs.pop("repo_id", Path(save_directory).name), **hub_kwargs)
+                self.push_to_hub(name, **hub_kwargs)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, **kwargs
@@ -316,12 +336,22 @@ class VQModelHF(PreTrainedModel):
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, **save_kwargs)
+            self.save_pretrained(folder, repo_id=repo_id, **save_kwargs)
             if api.file_exists(repo_id, "README.md", revision=kwargs.get("revision")):
                 (Path(folder) / "README.md").unlink(missing_ok=True)
-            return api.upload_folder(repo_id=repo_id, folder_path=folder, **kwargs).commit_url
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, delete_patterns=[_ONE_FILE, _INDEX, _SHARDS], **kwargs
+            )
+            return commit.commit_url
 
 
+def _delete_stale_weights(folder: Path) -> None:
+    # transformers deletes the shards of an earlier save, but not its single file, which loading would then prefer.
+    (folder / (_ONE_FILE if any(folder.glob(_SHARDS)) else _INDEX)).unlink(missing_ok=True)
+
+
+_ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARDS = "model-*-of-*.safetensors"
 _HUB_KWARGS = ("private", "token", "commit_message", "commit_description", "revision", "create_pr")
 
 on_registration(lambda config_class: MODEL_MAPPING.register(config_class, VQModelHF, exist_ok=True))
