@@ -1,0 +1,7 @@
+"""`vistok train` for `accelerate launch scripts/train.py RECIPE ...`."""
+
+import sys
+
+from vistok.cli import main
+
+sys.exit(main(["train", *sys.argv[1:]]))
