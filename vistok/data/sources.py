@@ -1,0 +1,255 @@
+"""Where pictures come from: undecoded rows by number (`IndexedSource`) or shard by shard (`ShardedSource`).
+
+A source knows the rows of one split and nothing of order, ranks, workers or pixels: `stream.py` decides who
+reads what when, and decodes. Rows stay encoded (JPEG, PNG ... bytes) until a worker needs their pixels,
+because undecoded rows are 10 to 100 times smaller and skipping them costs nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..image_decoding import UnreadableImageError, decode_image
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+SHARD_BITS = 32  # a streamed row's number is `shard << 32 | row in shard`: room for 2^31 shards of 2^32 rows
+NO_LABEL = -1  # the label of a row without one, as in ImageNet's test split
+ROWS_PER_READ = 256  # undecoded rows taken from `datasets` at once: enough that its overhead does not show
+
+
+class DatasetError(ValueError):
+    """A dataset cannot be opened or read. The message is one line that says what to do."""
+
+
+class Picture(NamedTuple):
+    """One undecoded row.
+
+    `row`: its number, unique in its split. `image`: the encoded bytes, a path or URL to them, or a picture
+    that is there already; None where the row has none. `label`: an integer, None in a split without labels.
+    """
+
+    row: int
+    image: bytes | str | Image.Image | None
+    label: int | None
+
+    def decode(self) -> Image.Image:
+        """Return the picture in mode RGB.
+
+        Raises:
+            UnreadableImageError: the bytes are missing, cannot be fetched or are no picture.
+        """
+        if isinstance(self.image, Image.Image):
+            return self.image
+        if self.image is None:
+            raise UnreadableImageError("the row holds no picture")
+        return decode_image(_fetch(self.image) if isinstance(self.image, str) else self.image)
+
+
+class Source(ABC):
+    """The rows of one split of one dataset.
+
+    Attributes:
+        name: what the user called the dataset.
+        split: the split's name.
+        fingerprint: a hash that changes when other rows would be read (other files, sizes, revision or
+            column).
+        label_names: the names of the classes, None where there are none.
+        has_labels: whether rows carry integer labels.
+        num_rows: how many rows there are, None where only reading them all would tell.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        fingerprint: str,
+        has_labels: bool = False,
+        label_names: list[str] | None = None,
+    ):
+        self.name = name
+        self.split = split
+        self.fingerprint = fingerprint
+        self.has_labels = has_labels
+        self.label_names = label_names
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int | None:
+        """How many rows there are, None where only reading them all would tell."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, split={self.split!r}, num_rows={self.num_rows})"
+
+
+class IndexedSource(Source):
+    """Rows that can be read in any order: small sets held in memory, and pictures that are files."""
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """How many rows there are."""
+
+    @abstractmethod
+    def read(self, row: int) -> Picture:
+        """Return row `row`, in `[0, num_rows)`."""
+
+
+class TableSource(IndexedSource):
+    """Undecoded rows held in memory in three Arrow and numpy arrays, which forked workers share.
+
+    Args:
+        encoded: large_binary `(num_rows,)`, null where the picture is a file.
+        paths: large_string `(num_rows,)`: path or URL, null where the bytes are there.
+        labels: int64 `(num_rows,)`, None without labels.
+        **described: the arguments of `Source`.
+    """
+
+    def __init__(
+        self,
+        encoded: "pyarrow.LargeBinaryArray",
+        paths: "pyarrow.LargeStringArray",
+        labels: np.ndarray | None,
+        **described,
+    ):
+        super().__init__(**described)
+        self._encoded, self._paths, self._labels = encoded, paths, labels
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return len(self._encoded)
+
+    def read(self, row: int) -> Picture:
+        """Return row `row`, in `[0, num_rows)`."""
+        label = None if self._labels is None else int(self._labels[row])
+        image = self._encoded[row].as_py()
+        return Picture(row, self._paths[row].as_py() if image is None else image, label)
+
+
+class ShardedSource(Source):
+    """Rows read shard by shard from a `datasets` stream: sets that are too large for memory.
+
+    Args:
+        stream: a `datasets.IterableDataset` whose image column is not decoded.
+        image_column: its image column.
+        label_column: its label column, None without labels.
+        shard_names: a file name for each shard, for error messages.
+        shard_lengths: how many rows each shard has, None where only reading them would tell.
+        **described: the arguments of `Source`.
+    """
+
+    def __init__(
+        self,
+        stream: "datasets.IterableDataset",
+        image_column: str,
+        label_column: str | None,
+        shard_names: list[str],
+        shard_lengths: list[int] | None = None,
+        **described,
+    ):
+        super().__init__(**described)
+        self._stream, self._image_column, self._label_column = stream, image_column, label_column
+        self._shard_names = shard_names
+        self.shard_lengths = shard_lengths
+        self._lengths_read = dict(enumerate(shard_lengths or []))
+
+    @property
+    def num_rows(self) -> int | None:
+        """How many rows there are, None where only reading them all would tell."""
+        return None if self.shard_lengths is None else sum(self.shard_lengths)
+
+    @property
+    def num_shards(self) -> int:
+        """How many pieces can be read separately."""
+        return self._stream.num_shards
+
+    def known_length(self, shard: int) -> int | None:
+        """Return how many rows shard `shard` has, None before it was read to its end."""
+        return self._lengths_read.get(shard)
+
+    def read_shard(self, shard: int) -> Iterator[Picture]:
+        """Yield the rows of shard `shard`, in `[0, num_shards)`, in their order.
+
+        Raises:
+            DatasetError: the shard is corrupt or cannot be reached.
+        """
+        if self.known_length(shard) == 0:  # `datasets` fails at a parquet file without rows
+            return
+        # `iter` and not `__iter__`: the latter would split the rows among torch's workers a second time.
+        batches = self._stream.shard(self.num_shards, shard).iter(batch_size=ROWS_PER_READ)
+        count = 0
+        try:
+            for batch in batches:
+                labels = batch[self._label_column] if self._label_column else None
+                for i, cell in enumerate(batch[self._image_column]):
+                    yield Picture((shard << SHARD_BITS) | count, image_of(cell), label_of(labels, i))
+                    count += 1
+        except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
+            where = self._shard_names[shard] if shard < len(self._shard_names) else f"shard {shard}"
+            raise DatasetError(
+                f"cannot read {where} of dataset {self.name!r}: {one_line(error)}; "
+                "fetch or write that file again"
+            ) from error
+        self._lengths_read[shard] = count
+
+    def in_memory(self) -> TableSource:
+        """Read every row and return them as a source that can be read in any order."""
+        import pyarrow as pa
+
+        encoded, paths, labels = [], [], []
+        for shard in range(self.num_shards):
+            for picture in self.read_shard(shard):
+                is_path = isinstance(picture.image, str)
+                encoded.append(None if is_path else picture.image)
+                paths.append(picture.image if is_path else None)
+                labels.append(picture.label)
+        return TableSource(
+            pa.array(encoded, pa.large_binary()),
+            pa.array(paths, pa.large_string()),
+            np.array(labels, dtype=np.int64) if self._label_column else None,
+            name=self.name,
+            split=self.split,
+            fingerprint=self.fingerprint,
+            has_labels=self.has_labels,
+            label_names=self.label_names,
+        )
+
+
+def image_of(cell: dict | bytes | None) -> bytes | str | None:
+    """Return the bytes of a cell of an undecoded image column; its path where it holds no bytes."""
+    if not isinstance(cell, dict):
+        return cell
+    return cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+
+
+def label_of(labels: list | None, i: int) -> int | None:
+    """Return row `i`'s label: None in a split without labels, `NO_LABEL` where the cell is empty."""
+    if labels is None:
+        return None
+    return NO_LABEL if labels[i] is None else int(labels[i])
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line of at most 300 characters."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _fetch(path: str) -> bytes:
+    """Return the bytes behind a local path or a URL such as `hf://...` and `zip://a.jpg::b.zip`."""
+    try:
+        if "://" not in path:
+            return Path(path).read_bytes()
+        import fsspec
+
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: {error.strerror or one_line(error)}") from error
