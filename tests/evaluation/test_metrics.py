@@ -1,0 +1,78 @@
+"""Metrics against independent implementations, on photographs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from vistok.evaluation import CodebookUsage, psnr, ssim
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    crops = [picture[40:136, 60:188] for picture in (data.astronaut(), data.chelsea(), data.coffee())]
+    clean = torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 255
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    return clean, (clean + 0.05 * noise).clamp(0, 1)
+
+
+def as_arrays(pictures):
+    return [(a.movedim(0, -1).double().numpy(), b.movedim(0, -1).double().numpy()) for a, b in zip(*pictures, strict=True)]
+
+
+def test_psnr_is_that_of_scikit_image(pictures):
+    expected = [peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in as_arrays(pictures)]
+    np.testing.assert_allclose(psnr(pictures[1], pictures[0]), expected, rtol=1e-6)
+
+
+def test_ssim_is_that_of_scikit_image_and_torchmetrics(pictures):
+    settings = {"channel_axis": -1, "data_range": 1.0, "gaussian_weights": True, "sigma": 1.5}
+    expected = [
+        structural_similarity(a, b, use_sample_covariance=False, **settings) for a, b in as_arrays(pictures)
+    ]
+    ours = ssim(pictures[1], pictures[0])
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    # torchmetrics averages over a reflected border too; cut off, it is the same map.
+    _, full = structural_similarity_index_measure(
+        pictures[1].double(), pictures[0].double(), data_range=1.0, reduction="none", return_full_image=True
+    )
+    torch.testing.assert_close(ours, full[..., 5:-5, 5:-5].flatten(1).mean(1), rtol=1e-6, atol=0)
+
+
+def test_equal_pictures(pictures):
+    assert psnr(pictures[0], pictures[0]).tolist() == [math.inf] * 3
+    torch.testing.assert_close(ssim(pictures[0], pictures[0]), torch.ones(3, dtype=torch.float64))
+
+
+def test_a_planted_error_gives_the_psnr_by_hand():
+    reference = torch.full((1, 3, 16, 16), 0.5)
+    assert psnr(reference + 0.1, reference).item() == pytest.approx(20, abs=1e-5)
+
+
+def test_ssim_refuses_pictures_smaller_than_its_window():
+    with pytest.raises(ValueError, match="11 x 11"):
+        ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
+def test_usage_of_several_codebooks_over_several_batches():
+    usage = CodebookUsage(codebook_size=4, num_codebooks=2)
+    usage.update(torch.tensor([[[0, 0], [1, 2]]]))
+    usage.update(torch.tensor([[[0, 0], [3, 3]]]))
+    # First codebook: entry 0 alone. Second: 1, 2, 3, 3 -> entropy 1.5 bits.
+    result = usage.compute()
+    assert result["codebook_usage"] == 4 / 8
+    assert result["dead_entries"] == 4
+    assert result["codebook_perplexity"] == pytest.approx((1 + 2**1.5) / 2)
+
+
+def test_usage_of_a_codebook_too_large_to_tabulate():
+    usage = CodebookUsage(codebook_size=2**40)
+    usage.update(torch.tensor([[2**40 - 1, 5, 5, 5]]))
+    usage.update(torch.tensor([[2**39, 5, 5, 5]]))
+    result = usage.compute()
+    assert result["codebook_usage"] == 3 / 2**40
+    assert result["codebook_perplexity"] == pytest.approx(math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(8)))

@@ -1,0 +1,244 @@
+"""A short run on photographs: what it leaves, and how the loop behaves."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+
+from vistok import VistokImageProcessor, VQModelHF
+from vistok.training import Trainer, TrainingConfig
+from vistok.training.loop import TrainingError
+
+TOKENIZER = {
+    "model_type": "vistok_vq",
+    "codebook_size": 32,
+    "codebook_dim": 4,
+    "image_size": 32,
+    "network": {"model_type": "vistok_simple_cnn", "hidden_channels": 8},
+}
+
+
+def config(folder, **changes) -> TrainingConfig:
+    settings = {
+        "tokenizer": TOKENIZER,
+        "output_dir": str(folder),
+        "max_train_steps": 4,
+        "train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "checkpointing_steps": 2,
+        "validation_steps": 2,
+        "num_validation_images": 2,
+        "max_eval_samples": 6,
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+    return TrainingConfig(**{**settings, **changes})
+
+
+@pytest.fixture(autouse=True)
+def new_process_state():
+    AcceleratorState._reset_state(reset_partial_state=True)  # it allows one precision in a process
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    model = Trainer(config(folder, report_to="tensorboard")).train()
+    return folder, model
+
+
+def test_the_folder_holds_all_that_a_tokenizer_needs(finished):
+    folder, model = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "config.json", "model.safetensors", "preprocessor_config.json", "README.md", "eval_results.json", "sheet.png",
+        "log.jsonl", "checkpoint-2", "checkpoint-4", "sheets", "tensorboard",
+    } == names  # fmt: skip
+    loaded = VQModelHF.from_pretrained(folder)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+    assert VistokImageProcessor.from_pretrained(folder).size["shortest_edge"] == 32
+
+
+def test_the_results_and_the_card_agree(finished):
+    folder, _ = finished
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["protocol"]["pictures"] == 6
+    assert {"l1", "psnr", "ssim", "codebook_usage", "codebook_perplexity"} <= set(results["metrics"])
+    card = (folder / "README.md").read_text()
+    assert f"| psnr | {results['metrics']['psnr']:.6g} |" in card
+    assert "![](sheet.png)" in card
+    with Image.open(folder / "sheet.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+def test_the_log_has_every_step(finished):
+    folder, _ = finished
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        terms = line["reconstruction"] + line["quantizer/codebook"] + line["quantizer/commitment"]
+        assert line["loss"] == pytest.approx(terms)
+
+
+def test_the_saved_weights_are_the_average(finished):
+    folder, _ = finished
+    saved = load_file(folder / "model.safetensors")
+    average = load_file(folder / "checkpoint-4" / "ema.safetensors")
+    live = load_file(folder / "checkpoint-4" / "model.safetensors")
+    assert all(torch.equal(saved[name], average[f"module.{name}"]) for name in saved)
+    assert not all(torch.equal(saved[name], live[name]) for name in saved)
+
+
+def test_training_learns(tmp_path):
+    tokenizer = {**{k: TOKENIZER[k] for k in ("image_size", "network")}, "model_type": "vistok_fsq"}
+    Trainer(config(tmp_path, tokenizer=tokenizer, max_train_steps=60, train_batch_size=8, learning_rate=3e-3)).train()
+    losses = [json.loads(line)["reconstruction"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_accumulated_micro_batches_equal_one_batch(tmp_path):
+    weights = []
+    for name, accumulation in (("one", 1), ("four", 4)):
+        folder = tmp_path / name
+        run = config(
+            folder,
+            max_train_steps=2,
+            train_batch_size=8 // accumulation,
+            gradient_accumulation_steps=accumulation,
+            use_ema=False,
+            random_flip=False,
+        )
+        weights.append(list(Trainer(run).train().parameters()))
+    for a, b in zip(*weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_and_gradient_checkpointing_train(tmp_path):
+    model = Trainer(config(tmp_path, mixed_precision="bf16", gradient_checkpointing=True)).train()
+    assert all(weight.isfinite().all() and weight.dtype == torch.float32 for weight in model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_ten_stop_the_run(tmp_path):
+    trainer = Trainer(config(tmp_path))
+    objective, poisoned = trainer.objective.distance, [1]
+
+    def sometimes_nan(*pictures):
+        poisoned[0] -= 1
+        return objective(*pictures) * (float("nan") if poisoned[0] >= 0 else 1.0)
+
+    trainer.objective.distance = sometimes_nan
+    before = [weight.clone() for weight in trainer.tokenizer.parameters()]
+    batches = trainer.stream.batches()
+    trainer.training_step(batches)
+    assert (trainer.step, trainer.skipped_in_a_row) == (0, 1)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.tokenizer.parameters(), strict=True))
+    trainer.training_step(batches)
+    assert (trainer.step, trainer.skipped_in_a_row) == (1, 0)
+    poisoned[0] = 100
+    with pytest.raises(TrainingError, match="10 steps in a row"):
+        for _ in range(10):
+            trainer.training_step(batches)
+
+
+def test_a_quantizer_and_a_network_of_another_package_train_from_a_recipe(tmp_path):
+    (tmp_path / "their_package.py").write_text(THEIR_PACKAGE)
+    (tmp_path / "recipe.yaml").write_text(
+        "imports: [their_package]\n"
+        "tokenizer: {model_type: their_sign, bits: 6, image_size: 32, network: {model_type: their_patches, patch: 4}}\n"
+        "max_train_steps: 2\ntrain_batch_size: 2\nmax_eval_samples: 2\nnum_validation_images: 1\nreport_to: none\n"
+    )
+    command = [sys.executable, "-m", "vistok.cli", "train", "recipe.yaml", "--output_dir", "out", "--tokenizer.bits", "5"]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=_environment(tmp_path), timeout=200
+    )
+    assert result.returncode == 0, result.stderr
+    check = (
+        "import their_package; from transformers import AutoModel; m = AutoModel.from_pretrained('out'); "
+        "print(type(m).__name__, type(m.quantizer).__name__, type(m.encoder).__name__, m.codebook_size, m.token_shape)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, env=_environment(tmp_path)
+    )
+    assert result.stdout.split("\n")[0] == "VQModelHF Sign Patches 32 (8, 8)", result.stderr
+
+
+def _environment(folder) -> dict[str, str]:
+    import os
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{root}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+THEIR_PACKAGE = '''
+import torch
+from torch import nn
+from vistok.configuration import NetworkConfig, VisualTokenizerConfig, number
+from vistok.networks import Decoder, Encoder
+from vistok.quantizers import Quantizer, QuantizerOutput, straight_through
+
+
+class SignConfig(VisualTokenizerConfig):
+    model_type = "their_sign"
+    bits: int = number(4, at_least=1)
+
+
+class Sign(Quantizer):
+    config_class = SignConfig
+
+    def __init__(self, bits=4):
+        super().__init__()
+        self.codebook_size = 2**bits
+        self.codebook_dim = self.latent_dim = self.quantized_dim = bits
+
+    def quantize(self, latents):
+        signs = torch.where(latents > 0, 1.0, -1.0)
+        losses = {"commitment": (latents - signs).square().mean()} if self.training else {}
+        return QuantizerOutput(straight_through(latents, signs), self.assign(latents), losses)
+
+    def assign(self, latents):
+        places = 2 ** torch.arange(self.latent_dim, device=latents.device)
+        return ((latents > 0).movedim(1, -1) * places).sum(-1)
+
+    def entries(self, tokens):
+        bits = tokens[..., None] >> torch.arange(self.latent_dim, device=tokens.device) & 1
+        return (2.0 * bits - 1).movedim(-1, 1)
+
+
+class PatchesConfig(NetworkConfig):
+    model_type = "their_patches"
+    patch: int = number(4, at_least=1)
+
+
+class Patches(Encoder):
+    config_class = PatchesConfig
+
+    def __init__(self, patch=4):
+        super().__init__()
+        self.channels, self.downsample_factor = 16, patch
+        self.conv = nn.Conv2d(3, 16, patch, patch)
+
+    def forward(self, pixel_values):
+        return self.conv(pixel_values)
+
+
+class Unpatches(Decoder):
+    config_class = PatchesConfig
+
+    def __init__(self, patch=4):
+        super().__init__()
+        self.channels = 16
+        self.conv = nn.ConvTranspose2d(16, 3, patch, patch)
+
+    @property
+    def last_layer(self):
+        return self.conv.weight
+
+    def forward(self, features):
+        return self.conv(features)
+'''

@@ -1,0 +1,111 @@
+"""Measures of reconstructions and of codebooks. Pictures are float `(B, C, H, W)` in [0, 1]; results are per picture."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_MOST_COUNTED = 2**24  # entries counted in a table (128 MB); a larger codebook keeps the tokens it has seen
+
+
+def psnr(pictures: Tensor, references: Tensor) -> Tensor:
+    """The peak signal-to-noise ratio in dB of each picture, over all its pixels and channels.
+
+    Args:
+        pictures: float `(B, C, H, W)` in [0, 1].
+        references: The same.
+
+    Returns:
+        float64 `(B,)`; infinite where two pictures are equal.
+    """
+    error = (pictures.double() - references.double()).square().flatten(1).mean(1)
+    return -10 * torch.log10(error)
+
+
+def ssim(pictures: Tensor, references: Tensor) -> Tensor:
+    """The structural similarity of each picture: an 11x11 Gaussian window (sigma 1.5) that stays within the picture.
+
+    Image Quality Assessment: From Error Visibility to Structural Similarity. Wang, Bovik, Sheikh, Simoncelli. TIP 2004.
+
+    Args:
+        pictures: float `(B, C, H, W)` in [0, 1], at least 11 pixels high and wide.
+        references: The same.
+
+    Returns:
+        float64 `(B,)`, the mean over channels and places.
+
+    Raises:
+        ValueError: The pictures are smaller than the window.
+    """
+    if min(pictures.shape[-2:]) < 11:
+        raise ValueError(f"SSIM needs pictures of at least 11 x 11 pixels, got {tuple(pictures.shape[-2:])}")
+    # float64: the variances are small differences of means, which float32 gets wrong on smooth pictures. The sum of
+    # squares and the product are all that the formula needs of the second moments: four blurs instead of five.
+    a, b = pictures.double(), references.double()
+    mean_a, mean_b = _blur(a), _blur(b)
+    product = mean_a * mean_b
+    squares = mean_a.square() + mean_b.square()
+    variances = _blur(a.square() + b.square()) - squares
+    covariance = _blur(a * b) - product
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return similarity.flatten(1).mean(1)
+
+
+def _blur(x: Tensor) -> Tensor:
+    window = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
+    window = [weight / sum(window) for weight in window]
+    for dim in (-2, -1):  # separable and symmetric: sums of shifted pictures are faster than a convolution on a CPU
+        size = x.shape[dim] - 10
+        blurred = x.narrow(dim, 5, size) * window[5]
+        for i in range(5):
+            blurred.add_(x.narrow(dim, i, size) + x.narrow(dim, 10 - i, size), alpha=window[i])
+        x = blurred
+    return x
+
+
+class CodebookUsage:
+    """Which entries the tokens of a whole split use, and how evenly.
+
+    Args:
+        codebook_size: Entries of one codebook.
+        num_codebooks: Number of codebooks.
+
+    Example:
+        >>> import torch
+        >>> counts = CodebookUsage(codebook_size=4)
+        >>> counts.update(torch.tensor([[0, 1], [1, 0]]))
+        >>> counts.compute()
+        {'codebook_usage': 0.5, 'codebook_perplexity': 2.0, 'dead_entries': 2}
+    """
+
+    def __init__(self, codebook_size: int, num_codebooks: int = 1):
+        self.codebook_size = codebook_size
+        self.num_codebooks = num_codebooks
+        counted = codebook_size <= _MOST_COUNTED
+        self._tables = [torch.zeros(codebook_size, dtype=torch.int64) for _ in range(num_codebooks) if counted]
+        self._seen: list[dict[int, int]] = [{} for _ in range(num_codebooks) if not counted]
+
+    def update(self, tokens: Tensor) -> None:
+        """Counts tokens, int64 `(B, *grid)`, or `(B, K, *grid)` with K codebooks."""
+        parts = [tokens] if self.num_codebooks == 1 else tokens.unbind(1)
+        for place, part in enumerate(parts):
+            if self._tables:
+                self._tables[place] += torch.bincount(part.flatten().cpu(), minlength=self.codebook_size)
+            else:
+                for token, count in zip(*(x.tolist() for x in part.unique(return_counts=True)), strict=True):
+                    self._seen[place][token] = self._seen[place].get(token, 0) + count
+
+    def compute(self) -> dict[str, float]:
+        """The share of entries used and the perplexity, means over the codebooks, and how many entries were never used."""
+        counts = self._tables or [torch.tensor(list(seen.values()), dtype=torch.int64) for seen in self._seen]
+        used = [int((count > 0).sum()) for count in counts]
+        entropies = []
+        for count in counts:
+            share = count.double() / count.sum().clamp(min=1)
+            entropies.append(float(-torch.special.xlogy(share, share).sum()))
+        return {
+            "codebook_usage": sum(used) / (self.codebook_size * self.num_codebooks),
+            "codebook_perplexity": sum(math.exp(entropy) for entropy in entropies) / self.num_codebooks,
+            "dead_entries": self.codebook_size * self.num_codebooks - sum(used),
+        }

@@ -1,0 +1,163 @@
+"""Checkpoints that appear whole or not at all.
+
+A checkpoint is written under a temporary name, flushed to the disk, marked complete and renamed. A kill, a full disk or a
+power cut leaves the ones before as they were.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_MARKER = "complete.json"  # written last: what it lists is there in full
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, found or read; the message says what to do."""
+
+
+def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], state: dict[str, Any]) -> Path:
+    """Writes `checkpoint-{step}`.
+
+    Args:
+        output_dir: The folder of the run.
+        step: Optimizer steps taken; it names the checkpoint.
+        write: Writes the files of the checkpoint into a folder.
+        state: What else to keep, plain values; `load_state` returns it.
+
+    Raises:
+        CheckpointError: It could not be written, for example because the disk is full; nothing of it is left.
+    """
+    final = output_dir / f"checkpoint-{step}"
+    temporary = output_dir / f".tmp-checkpoint-{step}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for path in temporary.rglob("*"):
+            _flush(path)
+        sizes = {
+            str(path.relative_to(temporary)): path.stat().st_size for path in temporary.rglob("*") if path.is_file()
+        }
+        marker = temporary / _MARKER
+        marker.write_text(json.dumps({"files": sizes, "state": state}), encoding="utf-8")
+        _flush(marker)
+        _flush(temporary)
+        if final.exists():  # of a run that went on from an earlier checkpoint
+            remove_checkpoint(final)
+        temporary.rename(final)
+        _flush(output_dir)
+    except Exception as error:  # torch reports a full disk as a RuntimeError, safetensors as its own error
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file()) if temporary.exists() else 0
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = latest_checkpoint(output_dir)
+        raise CheckpointError(
+            f"Could not write {final} ({size / 1e6:.0f} MB were written, {_free(output_dir)} are free): "
+            f"{' '.join(str(error).split())}. "
+            + (f"The last good checkpoint is {last}" if last else "There is no checkpoint before it")
+            + "; make room and resume with --resume_from_checkpoint latest"
+        ) from error
+    return final
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The complete checkpoints of a run by rising step; never by the clock."""
+    if not output_dir.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if is_complete(path)]
+
+
+def latest_checkpoint(output_dir: Path) -> Path | None:
+    """The complete checkpoint of the highest step, if there is one."""
+    return next(reversed(list_checkpoints(output_dir)), None)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether every file that the marker lists is there at its full length."""
+    try:
+        marker = json.loads((checkpoint / _MARKER).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The plain values that `save_checkpoint` kept.
+
+    Raises:
+        CheckpointError: It is no checkpoint, or not a complete one.
+    """
+    if not is_complete(checkpoint):
+        raise CheckpointError(f"{checkpoint} is not a complete checkpoint of vistok")
+    return json.loads((checkpoint / _MARKER).read_text(encoding="utf-8"))["state"]
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Removes a checkpoint; killed in between, it never looks complete."""
+    doomed = checkpoint.with_name(f".tmp-removed-{checkpoint.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def keep_newest(output_dir: Path, limit: int) -> None:
+    """Removes all but the `limit` newest checkpoints."""
+    for checkpoint in list_checkpoints(output_dir)[:-limit]:
+        remove_checkpoint(checkpoint)
+
+
+def remove_leftovers(output_dir: Path) -> None:
+    """Removes what a killed run left half-written."""
+    for path in output_dir.glob(".tmp-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def publish(folder: Path, write: Callable[[Path], None]) -> None:
+    """Lets files appear in a folder whole: written beside, flushed, then moved one by one.
+
+    Args:
+        folder: Where they go; files of the same names are replaced.
+        write: Writes them into a folder.
+
+    Raises:
+        CheckpointError: They could not be written; the folder is as it was.
+    """
+    temporary = folder / ".tmp-publish"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        for path in files:
+            _flush(path)
+    except Exception as error:  # as in save_checkpoint
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"Could not write to {folder} ({_free(folder)} are free): {' '.join(str(error).split())}; make room and go on"
+        ) from error
+    for path in files:
+        target = folder / path.relative_to(temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    shutil.rmtree(temporary)
+    _flush(folder)
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB"
+    except OSError:
+        return "an unknown number of bytes"
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""What a finished run leaves: the model, its image processor, its card with a picture, and its evaluation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
+from ..model_card import write_model_card
+from ..modeling import VQModelHF
+from ..visualization import draw_sheet
+from .checkpoints import publish
+from .config import TrainingConfig
+
+
+@torch.no_grad()
+def draw_validation_sheet(model: VQModelHF, source: Source, count: int) -> Image.Image:
+    """The first pictures of a split beside their reconstructions and tokens.
+
+    Args:
+        model: The tokenizer, in eval mode.
+        source: The split.
+        count: Number of pictures.
+    """
+    transform = PictureTransform(model.config.image_size)
+    batch = next(iter(ordered_batches(source, transform, batch_size=count, limit=count, on_error="skip")))
+    pixel_values = to_pixel_values(batch["pixels"].to(model.device))
+    out = model.encode(pixel_values)
+    reconstruction = model.decode_quantized(out.quantized)
+    return draw_sheet(pixel_values.cpu(), reconstruction.float().cpu(), out.tokens, model.codebook_size)
+
+
+def write_results(
+    model: VQModelHF, config: TrainingConfig, source: Source, results: dict[str, Any], step: int
+) -> None:
+    """Writes the finished model into the run's folder, all files or none.
+
+    Args:
+        model: The trained tokenizer.
+        config: The settings of the run.
+        source: The validation split, for the sheet.
+        results: What `vistok.evaluation.evaluate` returned.
+        step: Optimizer steps taken.
+    """
+    sheet = draw_validation_sheet(model, source, config.num_validation_images)
+    name = config.hub_model_id or config.output_dir
+
+    def write(folder: Path) -> None:
+        sheet.save(folder / "sheet.png")
+        (folder / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_model_card(
+            model,
+            folder,
+            name=str(name),
+            sections={
+                "Reconstructions": "Validation pictures, their reconstructions and their tokens.\n\n![](sheet.png)",
+                "Evaluation": _evaluation_table(results),
+                "Training": _training_text(config, step),
+            },
+            datasets=[config.dataset_name] if config.dataset_name.count("/") == 1 and not Path(config.dataset_name).exists() else None,
+        )
+        model.save_pretrained(folder)
+
+    publish(Path(config.output_dir), write)
+
+
+def _evaluation_table(results: dict[str, Any]) -> str:
+    protocol = results["protocol"]
+    rows = [f"| {name} | {value:.6g} |" for name, value in results["metrics"].items()]
+    return "\n".join(
+        [
+            f"On {protocol['pictures']} pictures of `{Path(protocol['dataset']).name}`, split {protocol['split']}, "
+            f"{protocol['resolution']} x {protocol['resolution']} pixels: {protocol['preprocessing']}; "
+            f"{protocol['rounding']}. `eval_results.json` holds the whole protocol.",
+            "",
+            "| metric | value |",
+            "|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _training_text(config: TrainingConfig, step: int) -> str:
+    settings = config.to_dict()
+    settings.pop("output_dir")
+    settings["dataset_name"] = Path(config.dataset_name).name if Path(config.dataset_name).exists() else config.dataset_name
+    return f"{step} steps with these settings:\n\n```json\n{json.dumps(settings, indent=2)}\n```"
