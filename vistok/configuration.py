@@ -1,13 +1,14 @@
 """Configurations that refuse what they do not understand.
 
-transformers keeps unknown keys as attributes and checks neither types nor ranges of a plain subclass. Here every
-field has a type and a range; a bad value, an unknown field or a network of unknown type is a `ValueError` that names
-the field and the value, at construction, assignment, load and override.
+transformers keeps unknown keys as attributes and checks neither types nor ranges of a plain subclass. Here
+every field has a type and a range; a bad value, an unknown field or a network of unknown type is a
+`ValueError` that names the field and the value, at construction, assignment, load and override.
 """
 
 import functools
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import torch
 from huggingface_hub.dataclasses import strict, type_validator, validated_field
 from huggingface_hub.errors import StrictDataclassError
 from packaging.version import InvalidVersion, Version
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from . import __version__
 
@@ -26,7 +27,7 @@ _TRANSFORMERS_KEYS: dict[str, Any] = {
     **dict.fromkeys(["_attn_implementation_internal", "_experts_implementation_internal"], str | dict | None),
     **dict.fromkeys(["experts_implementation", "_experts_implementation"], str | dict | None),
     **dict.fromkeys(["output_attentions", "_output_attentions"], bool | None),
-    **dict.fromkeys(["use_cache", "tie_word_embeddings", "_from_auto"], bool | None),
+    **dict.fromkeys(["tie_word_embeddings", "_from_auto"], bool | None),
     **dict.fromkeys(["name_or_path", "_name_or_path"], str | os.PathLike | None),
     **dict.fromkeys(["transformers_weights", "_commit_hash", "_from_pipeline"], str | None),
     "torch_dtype": str | torch.dtype | None,
@@ -171,10 +172,10 @@ class _StrictConfig(PreTrainedConfig):
 
     @classmethod
     def check(cls, **values: Any) -> None:
-        """Checks values of single fields, so that a module used without its configuration refuses the same ones.
+        """Checks values of single fields, so that a module used without its configuration refuses the same.
 
         Raises:
-            ValueError: A value has the wrong type or is out of range; the message names the field and the value.
+            ValueError: A value has the wrong type or is out of range; the message names field and value.
         """
         for name, value in values.items():
             for validator in cls.__validators__[name]:
@@ -208,13 +209,13 @@ def _is_newer(version: str | None) -> bool:
 class NetworkConfig(_StrictConfig):
     """The settings of an encoder and its decoder.
 
-    A subclass names its `model_type` and its fields, which are the keyword arguments of its encoder and decoder.
+    A subclass names its `model_type` and its fields: the keyword arguments of its encoder and decoder.
     """
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any):
         super().__init_subclass__(*args, **kwargs)
         if "model_type" in cls.__dict__:
-            AutoConfig.register(cls.model_type, cls, exist_ok=_is_redefinition(cls))
+            _register(cls)
 
     def own_values(self) -> dict[str, Any]:
         """Its own fields and their values."""
@@ -222,13 +223,13 @@ class NetworkConfig(_StrictConfig):
 
 
 class VisualTokenizerConfig(_StrictConfig):
-    """The settings of a visual tokenizer; each quantizer has a subclass whose own fields are its constructor's.
+    """The settings of a visual tokenizer; a quantizer's subclass adds the arguments of its constructor.
 
     Args:
         image_size: Height and width in pixels of the square pictures that the tokenizer is trained on.
         num_codebooks: How many tokens describe one place of the grid.
-        codebook_layout: Several codebooks either share the channels out (`"product"`) or each quantize what the ones
-            before left over (`"residual"`).
+        codebook_layout: Several codebooks either share the channels out (`"product"`) or each quantize what
+            the ones before left over (`"residual"`).
         shared_codebook: Whether several codebooks are one and the same table.
         network: The network's configuration, or a dictionary of its fields with its `model_type`.
 
@@ -237,12 +238,13 @@ class VisualTokenizerConfig(_StrictConfig):
 
     Example:
         >>> from vistok import FSQConfig, SimpleCNNConfig
-        >>> FSQConfig(levels=[8, 5, 5, 5], network=SimpleCNNConfig(hidden_channels=32)).network.hidden_channels
+        >>> config = FSQConfig(levels=[8, 5, 5, 5], network=SimpleCNNConfig(hidden_channels=32))
+        >>> config.network.hidden_channels
         32
     """
 
-    image_size: int = number(256, at_least=1)
-    num_codebooks: int = number(1, at_least=1)
+    image_size: int = number(256, at_least=1, below=2**16)
+    num_codebooks: int = number(1, at_least=1, below=2**12)
     codebook_layout: Literal["product", "residual"] = "product"
     shared_codebook: bool = False
     network: dict | PreTrainedConfig | None = None
@@ -250,7 +252,7 @@ class VisualTokenizerConfig(_StrictConfig):
     def __init_subclass__(cls, *args: Any, **kwargs: Any):
         super().__init_subclass__(*args, **kwargs)
         if "model_type" in cls.__dict__:
-            AutoConfig.register(cls.model_type, cls, exist_ok=_is_redefinition(cls))
+            _register(cls)
             _known.append(cls)
             for callback in _callbacks:
                 callback(cls)
@@ -260,16 +262,27 @@ class VisualTokenizerConfig(_StrictConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs: Any):
-        """Loads a configuration from a folder or a Hub repository; on the base class, whichever the file names."""
+        """Loads a configuration from a folder or the Hub; on the base class, whichever the file names."""
         load = AutoConfig if cls is VisualTokenizerConfig else super()
         try:
             loaded = load.from_pretrained(pretrained_model_name_or_path, **kwargs)
         except (TypeError, AttributeError, KeyError) as error:  # transformers takes a sound file for granted
-            raise ValueError(f"The config.json of {pretrained_model_name_or_path} is damaged: {error}") from error
+            raise ValueError(
+                f"The config.json of {pretrained_model_name_or_path} is damaged: {error}"
+            ) from error
+        except ValueError as error:
+            unknown = re.search("model type `(.*?)` but Transformers does not recognize", str(error))
+            if unknown is None:
+                raise
+            raise ValueError(  # transformers would advise to upgrade transformers
+                f"{pretrained_model_name_or_path} has unknown model_type {unknown[1]!r}; import the package "
+                "that defines it, or pip install --upgrade vistok"
+            ) from error
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         if not isinstance(config, cls):
             raise ValueError(
-                f"{pretrained_model_name_or_path} holds no visual tokenizer: its model_type is {config.model_type!r}"
+                f"{pretrained_model_name_or_path} holds no visual tokenizer: "
+                f"its model_type is {config.model_type!r}"
             )
         return loaded
 
@@ -289,7 +302,7 @@ class VisualTokenizerConfig(_StrictConfig):
         return self._with_network(super().to_dict())
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As `to_dict`, without what transformers adds to every configuration by default: what a file holds."""
+        """What a file holds: `to_dict` without what transformers adds to every configuration by default."""
         return self._with_network(super().to_diff_dict())
 
     def _with_network(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -297,12 +310,13 @@ class VisualTokenizerConfig(_StrictConfig):
         return {**values, "network": network, "vistok_version": __version__}
 
 
-def _is_redefinition(cls: type) -> bool:
-    """Whether a class of the same name and module is registered already, as when a notebook cell runs again."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    known = CONFIG_MAPPING._extra_content.get(cls.model_type)
-    return known is not None and (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+def _register(config_class: type[_StrictConfig]) -> None:
+    # The same class again is a notebook cell run again; AutoConfig would let any other take the name too.
+    known = CONFIG_MAPPING._extra_content.get(config_class.model_type)
+    names = [f"{c.__module__}.{c.__qualname__}" for c in (known, config_class) if c is not None]
+    if len(set(names)) == 2:
+        raise ValueError(f"model_type {config_class.model_type!r} of {names[1]} is taken by {names[0]}")
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=known is not None)
 
 
 def _as_network(value: Any) -> NetworkConfig:
@@ -339,10 +353,10 @@ _callbacks: list[Callable[[type[VisualTokenizerConfig]], None]] = []
 
 
 def on_registration(callback: Callable[[type[VisualTokenizerConfig]], None]) -> None:
-    """Calls `callback(config_class)` for each tokenizer configuration class, those known now and those to come.
+    """Calls `callback(config_class)` for each tokenizer configuration class, known now or to come.
 
-    Higher layers register what belongs to a configuration (its model, its image processor) without being imported by
-    this one.
+    Higher layers register what belongs to a configuration (its model, its image processor) without being
+    imported by this one.
     """
     _callbacks.append(callback)
     for config_class in _known:

@@ -1,4 +1,4 @@
-"""The card of a tokenizer: what it is and how to use it; a training run adds what it was trained on and what it scores."""
+"""The card of a tokenizer: what it is and how to use it; a training run adds its data and its scores."""
 
 from pathlib import Path
 
@@ -55,7 +55,13 @@ def write_model_card(
         tags=["vistok", "visual-tokenizer", model.config.model_type],
         datasets=datasets,
     )
-    parts = [f"---\n{data.to_yaml()}\n---", f"# {name.split('/')[-1]}", _describe(model), "## Use", use.rstrip()]
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name.split('/')[-1]}",
+        _describe(model),
+        "## Use",
+        use.rstrip(),
+    ]
     for heading, text in (sections or {}).items():
         parts += [f"## {heading}", text]
     card = ModelCard("\n\n".join(parts).rstrip() + "\n")

@@ -1,4 +1,4 @@
-"""VQModelHF: a picture becomes tokens and comes back. Any quantizer with any network; the configuration says which."""
+"""VQModelHF: a picture becomes tokens and comes back, by any quantizer and network that a config names."""
 
 import os
 import re
@@ -18,8 +18,8 @@ from .configuration import VisualTokenizerConfig, on_registration
 from .networks import Decoder, Encoder, build_decoder, build_encoder, takes_quantized
 from .quantizers import Quantizer, QuantizerOutput, build_quantizer
 
-# Writers of what belongs beside a model's weights (its image processor, its card), added by higher layers. Each is called
-# with the model, the folder and the name that users will load it by, and leaves a file that is there alone.
+# Writers of what belongs beside a model's weights (image processor, card), added by higher layers. Each is
+# called with the model, the folder and the name that users will load it by, and leaves what is there alone.
 COMPANIONS: list[Callable[["VQModelHF", Path, str], None]] = []
 
 
@@ -86,8 +86,8 @@ class VQModelHF(PreTrainedModel):
             if takes_quantized(self.decoder)
             else convolution(self.quantizer.quantized_dim, self.decoder.channels, 1)
         )
-        # Codebooks stay float32 when a checkpoint is loaded in half precision; each is named, because transformers
-        # would turn the integer buffers of a module named as a whole into floats.
+        # Codebooks stay float32 when a checkpoint is loaded in half precision. Each is named by itself: of a
+        # module named as a whole, transformers would turn the integer buffers into floats.
         self._keep_in_fp32_modules_strict = {
             re.escape(f"quantizer.{name}")
             for name, state in self.quantizer.state_dict().items()
@@ -113,7 +113,7 @@ class VQModelHF(PreTrainedModel):
 
     @property
     def token_shape(self) -> tuple[int, ...]:
-        """The shape of one picture's tokens at the configured `image_size`: `(h, w)`, `(K, h, w)`, `(n,)` or `(K, n)`."""
+        """Shape of one picture's tokens at `config.image_size`: `(h, w)`, `(K, h, w)`, `(n,)` or `(K, n)`."""
         return self.quantizer.token_shape(self.encoder.grid(self.config.image_size, self.config.image_size))
 
     def encode_latents(self, pixel_values: Tensor) -> Tensor:
@@ -132,7 +132,8 @@ class VQModelHF(PreTrainedModel):
             raise ValueError(f"Expected pixel_values of shape (B, 3, H, W), got {tuple(pixel_values.shape)}")
         if not pixel_values.is_floating_point():
             raise ValueError(
-                f"Expected floating-point pixel_values in [-1, 1], got {pixel_values.dtype}; use VistokImageProcessor"
+                f"Expected floating-point pixel_values in [-1, 1], got {pixel_values.dtype}; "
+                "use VistokImageProcessor"
             )
         self.encoder.grid(*pixel_values.shape[2:])
         return self.to_latents(self.encoder(pixel_values.to(self.dtype)))
@@ -144,7 +145,7 @@ class VQModelHF(PreTrainedModel):
             pixel_values: float `(B, 3, H, W)` in [-1, 1].
 
         Returns:
-            Quantized vectors float32 `(B, quantized_dim, *grid)` and tokens int64 `(B, *token_shape)`; no losses.
+            Vectors float32 `(B, quantized_dim, *grid)` and tokens int64 `(B, *token_shape)`; no losses.
 
         Raises:
             ValueError: The shape is wrong, the size does not fit the network, or the latents are not finite.
@@ -155,7 +156,7 @@ class VQModelHF(PreTrainedModel):
         """The pictures of tokens.
 
         Args:
-            tokens: int `(B, *token_shape)` in `[0, codebook_size)`; a grid of any size that the network takes.
+            tokens: int `(B, *token_shape)` in `[0, codebook_size)`; the grid may have any size.
 
         Returns:
             float `(B, 3, H, W)`, about [-1, 1], not clamped.
@@ -207,9 +208,13 @@ class VQModelHF(PreTrainedModel):
             pixel_values: float `(B, 3, H, W)` in [-1, 1].
 
         Returns:
-            int64 `(B, L)`, the grid row by row, or `(B, L, K)` with K codebooks, the tokens of one place adjacent.
+            int64 `(B, L)`, the grid row by row, or `(B, L, K)` with K codebooks, the tokens of one place
+            adjacent.
+
+        Raises:
+            ValueError: As `encode`, and where the quantizer makes no tokens.
         """
-        tokens = self.encode(pixel_values).tokens
+        tokens = self.quantizer.encode(self.encode_latents(pixel_values))
         if self.config.num_codebooks == 1:
             return tokens.flatten(1)
         return tokens.flatten(2).transpose(1, 2)
@@ -234,12 +239,13 @@ class VQModelHF(PreTrainedModel):
         shape = self.token_shape
         grid = shape if codebooks == 1 else shape[1:]
         if height is not None or width is not None:
-            grid = (height or grid[0], width or grid[-1])
+            grid = (grid[0] if height is None else height, grid[-1] if width is None else width)
         expected = (torch.Size(grid).numel(),) if codebooks == 1 else (torch.Size(grid).numel(), codebooks)
         if tuple(tokens.shape[1:]) != expected:
             raise ValueError(
                 f"Expected tokens of shape (B, {', '.join(map(str, expected))}) for a grid of "
-                f"{' x '.join(map(str, grid))}, got {tuple(tokens.shape)}; say height and width of another grid"
+                f"{' x '.join(map(str, grid))}, got {tuple(tokens.shape)}; "
+                "say height and width of another grid"
             )
         if codebooks > 1:
             tokens = tokens.transpose(1, 2)
@@ -254,8 +260,8 @@ class VQModelHF(PreTrainedModel):
         Only safetensors files are read, and every weight must be there.
 
         Raises:
-            ValueError: A weight is missing, left over, of another shape or not finite, a file is damaged, or an override
-                is no field or out of range.
+            ValueError: A weight is missing, left over, of another shape or not finite, a file is damaged, or
+                an override is no field or out of range.
         """
         kwargs["use_safetensors"] = True
         tolerant = kwargs.pop("ignore_mismatched_sizes", False)
@@ -267,7 +273,11 @@ class VQModelHF(PreTrainedModel):
                 ignore_mismatched_sizes=True,
                 **kwargs,
             )
-        except (SafetensorError, JSONDecodeError, KeyError) as error:  # of a weights file, or of the index of several
+        except (
+            SafetensorError,
+            JSONDecodeError,
+            KeyError,
+        ) as error:  # of a weights file, or of the index of several
             raise ValueError(
                 f"The weights of {pretrained_model_name_or_path} are damaged or incomplete ({error}): "
                 "save or download them again"
@@ -278,16 +288,16 @@ class VQModelHF(PreTrainedModel):
             if not (state.is_meta or state.isfinite().all())  # meta: left on the disk by a device_map
         }
         problems = [
-            f"{text} {', '.join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in info[kind]))}"
+            f"{text} {', '.join(sorted(key[0] if isinstance(key, tuple) else key for key in info[kind]))}"
             for kind, text in (
                 ("missing_keys", "missing"),
                 ("unexpected_keys", "left over"),
                 ("mismatched_keys", "of another shape"),
                 ("not_finite_keys", "not finite"),
             )
-            if info.get(kind)
+            if info.get(kind) and not (tolerant and kind == "mismatched_keys")
         ]
-        if problems and not tolerant:
+        if problems:
             raise ValueError(
                 f"The weights of {pretrained_model_name_or_path} do not fit {type(model.config).__name__}: "
                 f"{'; '.join(problems)}"
@@ -297,7 +307,7 @@ class VQModelHF(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, push_to_hub: bool = False, **kwargs
     ) -> None:
-        """Saves the weights, the configuration, and, where they are not there yet, image processor and model card.
+        """Saves weights and configuration, and image processor and model card where they are not there yet.
 
         Args:
             save_directory: The folder; made if needed.
@@ -326,7 +336,8 @@ class VQModelHF(PreTrainedModel):
             repo_id: The repository, `"org/name"`; made if needed.
             private: Whether a new repository is private.
             token: The token to authenticate with; by default the one stored by `hf auth login`.
-            kwargs: `commit_message`, `commit_description`, `revision` or `create_pr` of the commit; `max_shard_size`.
+            kwargs: `commit_message`, `commit_description`, `revision` or `create_pr` of the commit;
+                `max_shard_size`.
 
         Returns:
             The address of the commit.
@@ -346,7 +357,7 @@ class VQModelHF(PreTrainedModel):
 
 
 def _delete_stale_weights(folder: Path) -> None:
-    # transformers deletes the shards of an earlier save, but not its single file, which loading would then prefer.
+    # transformers deletes the shards of an earlier save, but not its single file, which loading would prefer.
     (folder / (_ONE_FILE if any(folder.glob(_SHARDS)) else _INDEX)).unlink(missing_ok=True)
 
 

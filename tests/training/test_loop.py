@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -92,6 +93,24 @@ def test_the_saved_weights_are_the_average(finished):
     live = load_file(folder / "checkpoint-4" / "model.safetensors")
     assert all(torch.equal(saved[name], average[f"module.{name}"]) for name in saved)
     assert not all(torch.equal(saved[name], live[name]) for name in saved)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own upload
+def test_a_finished_run_is_pushed_as_one_commit(hub, tmp_path):
+    run = config(tmp_path, max_train_steps=1, push_to_hub=True, hub_model_id="org/trained")
+    model = Trainer(run).train()
+    files = set(hub.commits("org/trained")[-1].added)
+    assert files >= {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "eval_results.json", "sheet.png"}
+    assert not [name for name in files if "/" in name]
+    loaded = VQModelHF.from_pretrained("org/trained")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_a_push_without_permission_is_refused_before_any_work(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("vistok.training.results.HfApi", lambda: HfApi(token="hf_wrong"))
+    with pytest.raises(ValueError, match="push_to_hub: cannot make the repository"):
+        Trainer(config(tmp_path / "run", push_to_hub=True, hub_model_id="org/refused"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_learns(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 import platform
+from contextlib import closing
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,26 +62,24 @@ def evaluate(
     sums = dict.fromkeys(["l1", "psnr", "ssim"], 0.0)
     count = unreadable = 0
     expected = source.num_rows if limit is None else min(limit, source.num_rows or limit)
-    bar = tqdm(total=expected, desc="Evaluating", unit="picture", disable=not progress)
-    for batch in batches:
-        pixel_values = to_pixel_values(batch["pixels"].to(model.device))
-        out = model.encode(pixel_values)
-        reconstruction = model.decode_quantized(out.quantized).float()
-        if not reconstruction.isfinite().all():
-            rows = batch["row"].tolist()
-            raise ValueError(f"The reconstruction of rows {rows[0]} to {rows[-1]} is not finite: is the model broken?")
-        pictures = _as_uint8_would_be(reconstruction)
-        references = _as_uint8_would_be(pixel_values)
-        sums["l1"] += float((pictures - references).abs().double().flatten(1).mean(1).sum())
-        sums["psnr"] += float(psnr(pictures, references).sum())
-        sums["ssim"] += float(ssim(pictures, references).sum())
-        if usage is not None:
-            usage.update(out.tokens)
-            tokens_per_picture = out.tokens[0].numel()
-        count += len(pictures)
-        unreadable += int(batch["unreadable"])
-        bar.update(len(pictures))
-    bar.close()
+    with closing(batches), tqdm(total=expected, desc="Evaluating", unit="picture", disable=not progress) as bar:
+        for batch in batches:
+            pixel_values = to_pixel_values(batch["pixels"].to(model.device))
+            out = model.encode(pixel_values)
+            reconstruction = model.decode_quantized(out.quantized).float()
+            if not reconstruction.isfinite().all():
+                rows = batch["row"].tolist()
+                raise ValueError(f"The reconstructions of rows {rows[0]} to {rows[-1]} are not finite: is the model broken?")
+            pictures, references = _rounded(reconstruction), _rounded(pixel_values)
+            sums["l1"] += float((pictures - references).abs().double().flatten(1).mean(1).sum())
+            sums["psnr"] += float(psnr(pictures, references).sum())
+            sums["ssim"] += float(ssim(pictures, references).sum())
+            if usage is not None:
+                usage.update(out.tokens)
+                tokens_per_picture = out.tokens[0].numel()
+            count += len(pictures)
+            unreadable += int(batch["unreadable"])
+            bar.update(len(pictures))
     if count == 0:
         raise ValueError(f"{source.name} has no readable picture in split {source.split!r}: nothing to evaluate")
     metrics: dict[str, float] = {name: total / count for name, total in sums.items()}
@@ -111,7 +110,8 @@ def evaluate(
     }
 
 
-def _as_uint8_would_be(pixel_values: torch.Tensor) -> torch.Tensor:
+def _rounded(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Pixel values as a file of uint8 would hold them, in [0, 1]."""
     return ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round() / 255
 
 

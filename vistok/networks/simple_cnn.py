@@ -29,9 +29,9 @@ class SimpleCNNConfig(NetworkConfig):
 
     model_type = "vistok_simple_cnn"
 
-    hidden_channels: int = number(128, at_least=1)
-    num_res_blocks: int = number(2, at_least=0)
-    num_downsamples: int = number(2, at_least=1)
+    hidden_channels: int = number(128, at_least=1, below=2**16)
+    num_res_blocks: int = number(2, at_least=0, below=1000)
+    num_downsamples: int = number(2, at_least=1, below=16)
 
 
 class _ResidualBlock(GradientCheckpointingLayer):

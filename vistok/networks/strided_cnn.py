@@ -28,8 +28,8 @@ class StridedCNNConfig(NetworkConfig):
 
     model_type = "vistok_strided_cnn"
 
-    hidden_channels: int = number(512, at_least=1)
-    num_downsamples: int = number(3, at_least=1)
+    hidden_channels: int = number(512, at_least=1, below=2**16)
+    num_downsamples: int = number(3, at_least=1, below=16)
 
 
 class _Down(GradientCheckpointingLayer):

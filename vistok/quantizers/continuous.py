@@ -24,7 +24,7 @@ class ContinuousConfig(VisualTokenizerConfig):
 
     model_type = "vistok_continuous"
 
-    latent_dim: int = number(8, at_least=1)
+    latent_dim: int = number(8, at_least=1, below=2**16)
 
     def validate_single_codebook(self):
         """There is no codebook to have several of."""

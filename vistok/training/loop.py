@@ -21,7 +21,7 @@ from . import checkpoints
 from .config import TrainingConfig
 from .journal import Journal
 from .objective import Objective
-from .results import draw_validation_sheet, write_results
+from .results import draw_validation_sheet, make_repository, upload_results, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class Trainer:
         self.training_data = self._open(config.train_split)
         self.validation_data = self._open(config.validation_split)
         self.journal = Journal(config)  # refuses a tracker that is not installed
+        if config.push_to_hub:
+            make_repository(config)  # so that a token that is missing is missed now
         set_seed(config.seed)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
@@ -309,7 +311,7 @@ class Trainer:
             write_results(tokenizer, self.config, self.validation_data, results, self.step)
             self.journal.track(self.step, {f"evaluation/{name}": v for name, v in results["metrics"].items()})
             if self.config.push_to_hub:
-                tokenizer.push_to_hub(self.config.hub_model_id or self.output_dir.name)
+                upload_results(self.config)
         return tokenizer
 
 

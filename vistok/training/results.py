@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
 
 from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
@@ -64,6 +65,32 @@ def write_results(
         model.save_pretrained(folder)
 
     publish(Path(config.output_dir), write)
+
+
+def make_repository(config: TrainingConfig) -> str:
+    """Makes the run's repository on the Hub where it is not there yet.
+
+    Raises:
+        ValueError: There is no permission to, or the Hub cannot be reached.
+    """
+    try:
+        return HfApi().create_repo(config.hub_model_id or Path(config.output_dir).name, exist_ok=True).repo_id
+    except Exception as error:  # the HTTP client's own errors too
+        raise ValueError(
+            f"push_to_hub: cannot make the repository ({' '.join(str(error).split())}); run `hf auth login` or set "
+            "HF_TOKEN, and check --hub_model_id"
+        ) from error
+
+
+def upload_results(config: TrainingConfig) -> None:
+    """Uploads the finished model, its card, sheet and evaluation as one commit."""
+    HfApi().upload_folder(
+        repo_id=make_repository(config),
+        folder_path=config.output_dir,
+        allow_patterns=["*.json", "*.safetensors", "README.md", "sheet.png"],
+        ignore_patterns=["*/*"],
+        commit_message="Upload the trained tokenizer",
+    )
 
 
 def _evaluation_table(results: dict[str, Any]) -> str:

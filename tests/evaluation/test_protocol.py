@@ -1,0 +1,53 @@
+"""The evaluation of a tokenizer: batches never change a number, and what is wrong is said."""
+
+import pytest
+import torch
+
+from vistok import ContinuousConfig, FSQConfig, SimpleCNNConfig, VQModelHF
+from vistok.data import open_dataset
+from vistok.evaluation import evaluate
+
+NETWORK = {"model_type": "vistok_simple_cnn", "hidden_channels": 8}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return VQModelHF(FSQConfig(levels=[8, 5, 5, 5], image_size=32, network=NETWORK, num_codebooks=2))
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_dataset("samples", split="validation")
+
+
+def test_the_batch_size_changes_no_number(model, source):
+    results = [evaluate(model, source, batch_size=size, limit=15, progress=False)["metrics"] for size in (1, 7, 64)]
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-6)
+    assert results[0]["tokens_per_picture"] == 2 * 8 * 8
+    assert results[0]["bits_per_pixel"] == pytest.approx(128 * 9.9657843 / 32**2)
+
+
+def test_the_protocol_says_how_many_and_at_what_size(model, source):
+    protocol = evaluate(model, source, resolution=64, limit=3, progress=False)["protocol"]
+    assert (protocol["pictures"], protocol["resolution"], protocol["split"]) == (3, 64, "validation")
+
+
+def test_a_size_that_does_not_fit_is_said(model, source):
+    with pytest.raises(ValueError, match="nearest that fit: 48 or 52"):
+        evaluate(model, source, resolution=50, limit=2, progress=False)
+
+
+def test_without_quantization_there_is_no_codebook_to_measure(source):
+    continuous = VQModelHF(ContinuousConfig(image_size=32, network=SimpleCNNConfig(hidden_channels=8)))
+    metrics = evaluate(continuous, source, limit=3, progress=False)["metrics"]
+    assert {"l1", "psnr", "ssim", "parameters"} == set(metrics)
+
+
+def test_a_broken_model_is_said(source):
+    broken = VQModelHF(FSQConfig(image_size=32, network=NETWORK))
+    with torch.no_grad():
+        broken.decoder.ups[-1].bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="rows 0 to 1 are not finite"):
+        evaluate(broken, source, batch_size=2, limit=2, progress=False)
