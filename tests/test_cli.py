@@ -1,9 +1,8 @@
-"""The command as a stranger meets it: each mistake is one line that says what to do, and leaves nothing half-written."""
+"""The command as a stranger meets it: a mistake is one line that says what to do, nothing is half-written."""
 
 import os
 import subprocess
 import sys
-
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from vistok.cli import build_parser, main
 
 SMALL = [
     "--tokenizer.image_size", "32", "--tokenizer.network.hidden_channels", "8", "--max_train_steps", "2",
-    "--train_batch_size", "2", "--max_eval_samples", "2", "--num_validation_images", "1", "--report_to", "none",
+    "--train_batch_size", "2", "--max_eval_samples", "2", "--num_validation_images", "1",
+    "--report_to", "none",
 ]  # fmt: skip
 
 
@@ -80,7 +80,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path):
         "from vistok.cli import main; sys.exit(main(sys.argv[2:]))"
     )
     command = ["train", "quickstart", *SMALL, "--checkpointing_steps", "1", "--output_dir", "out"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
 
     def run(limit, *flags):
         return subprocess.run(

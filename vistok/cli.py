@@ -17,7 +17,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flag = message.removeprefix("unrecognized arguments: ").split()[0]
         close = difflib.get_close_matches(flag, _all_flags(build_parser()), n=1)
-        hint = f"; did you mean {close[0]}?" if flag != message.split()[0] and close else f"; see {self.prog} --help"
+        hint = (
+            f"; did you mean {close[0]}?"
+            if flag != message.split()[0] and close
+            else f"; see {self.prog} --help"
+        )
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
 
@@ -43,23 +47,33 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure a tokenizer on a split", allow_abbrev=False)
     evaluate.add_argument("--model", required=True, help="folder or Hub id of the tokenizer")
-    evaluate.add_argument("--dataset_name", required=True, help="Hub id, folder, Parquet files, tars or samples")
+    evaluate.add_argument(
+        "--dataset_name", required=True, help="Hub id, folder, Parquet files, tars or samples"
+    )
     evaluate.add_argument("--dataset_config_name", help="the dataset's configuration on the Hub")
     evaluate.add_argument("--dataset_revision", help="branch, tag or commit of the dataset")
     evaluate.add_argument("--split", default="validation", help="split to evaluate (default: validation)")
     evaluate.add_argument("--image_column", help="column of the pictures; by default the first image column")
     evaluate.add_argument("--resolution", type=int, help="height and width in pixels; by default the model's")
     evaluate.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: 64)")
-    evaluate.add_argument("--num_workers", type=int, default=0, help="processes that decode pictures (default: 0)")
+    evaluate.add_argument(
+        "--num_workers", type=int, default=0, help="processes that decode pictures (default: 0)"
+    )
     evaluate.add_argument("--max_samples", type=int, help="evaluate the first so many pictures only")
     evaluate.add_argument(
         "--on_error", choices=("error", "skip"), default="error", help="what to do with an unreadable picture"
     )
-    evaluate.add_argument("--output_dir", help="folder for eval_results.json; by default the results are only shown")
+    evaluate.add_argument(
+        "--output_dir", help="folder for eval_results.json; by default the results are only shown"
+    )
     evaluate.set_defaults(run=_evaluate)
 
-    quickstart = commands.add_parser("quickstart", help="train a small tokenizer on embedded photographs and use it")
-    quickstart.add_argument("--output_dir", default="outputs/quickstart", help="folder for everything it makes")
+    quickstart = commands.add_parser(
+        "quickstart", help="train a small tokenizer on embedded photographs and use it"
+    )
+    quickstart.add_argument(
+        "--output_dir", default="outputs/quickstart", help="folder for everything it makes"
+    )
     quickstart.set_defaults(run=_quickstart)
     return parser
 
@@ -94,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a defect: its traceback is what a report needs
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message += "; make room and run the same command again, with --resume_from_checkpoint latest to go on"
+            message += (
+                "; make room and run the same command again, with --resume_from_checkpoint latest to go on"
+            )
         print(f"vistok {flags.command}: {message}", file=sys.stderr)
         return 1
     return 0
@@ -111,7 +127,7 @@ def _train(flags: argparse.Namespace, dotted: list[str]) -> None:
     settings = {name: value for name, value in vars(flags).items() if name not in ("command", "run")}
     config = training_config(settings, dotted)
     Trainer(config).train()
-    print(f"Wrote the tokenizer to {config.output_dir}: VQModelHF.from_pretrained({config.output_dir!r}) loads it")
+    print(f"Wrote the tokenizer to {config.output_dir}; VQModelHF.from_pretrained loads it from there")
 
 
 def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:

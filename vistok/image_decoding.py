@@ -1,7 +1,9 @@
 """The one decoder of image bytes: an RGB picture, or one sentence that says why not.
 
-Every picture of a dataset, an upload or a shard is decoded here, and nothing in a file can surprise its caller: sizes
-are read before pixels are made, only the parts that pixels need reach Pillow, and whatever mode comes out becomes RGB.
+Every picture of a dataset, an upload or a shard is decoded here, and nothing in a file can surprise its
+caller: sizes are read before pixels are made, only the parts that pixels need reach Pillow, and whatever
+    mode comes out
+becomes RGB.
 """
 
 import io

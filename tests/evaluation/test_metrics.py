@@ -21,7 +21,10 @@ def pictures():
 
 
 def as_arrays(pictures):
-    return [(a.movedim(0, -1).double().numpy(), b.movedim(0, -1).double().numpy()) for a, b in zip(*pictures, strict=True)]
+    return [
+        (a.movedim(0, -1).double().numpy(), b.movedim(0, -1).double().numpy())
+        for a, b in zip(*pictures, strict=True)
+    ]
 
 
 def test_psnr_is_that_of_scikit_image(pictures):
@@ -75,4 +78,6 @@ def test_usage_of_a_codebook_too_large_to_tabulate():
     usage.update(torch.tensor([[2**39, 5, 5, 5]]))
     result = usage.compute()
     assert result["codebook_usage"] == 3 / 2**40
-    assert result["codebook_perplexity"] == pytest.approx(math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(8)))
+    assert result["codebook_perplexity"] == pytest.approx(
+        math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(8))
+    )

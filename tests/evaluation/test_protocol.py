@@ -22,7 +22,9 @@ def source():
 
 
 def test_the_batch_size_changes_no_number(model, source):
-    results = [evaluate(model, source, batch_size=size, limit=15, progress=False)["metrics"] for size in (1, 7, 64)]
+    results = [
+        evaluate(model, source, batch_size=size, limit=15, progress=False)["metrics"] for size in (1, 7, 64)
+    ]
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-6)
     assert results[0]["tokens_per_picture"] == 2 * 8 * 8

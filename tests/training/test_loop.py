@@ -57,7 +57,8 @@ def test_the_folder_holds_all_that_a_tokenizer_needs(finished):
     folder, model = finished
     names = {path.name for path in folder.iterdir()}
     assert {
-        "config.json", "model.safetensors", "preprocessor_config.json", "README.md", "eval_results.json", "sheet.png",
+        "config.json", "model.safetensors", "preprocessor_config.json", "README.md", "eval_results.json",
+        "sheet.png",
         "log.jsonl", "checkpoint-2", "checkpoint-4", "sheets", "tensorboard",
     } == names  # fmt: skip
     loaded = VQModelHF.from_pretrained(folder)
@@ -100,7 +101,14 @@ def test_a_finished_run_is_pushed_as_one_commit(hub, tmp_path):
     run = config(tmp_path, max_train_steps=1, push_to_hub=True, hub_model_id="org/trained")
     model = Trainer(run).train()
     files = set(hub.commits("org/trained")[-1].added)
-    assert files >= {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "eval_results.json", "sheet.png"}
+    assert files >= {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "README.md",
+        "eval_results.json",
+        "sheet.png",
+    }
     assert not [name for name in files if "/" in name]
     loaded = VQModelHF.from_pretrained("org/trained")
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
@@ -115,8 +123,12 @@ def test_a_push_without_permission_is_refused_before_any_work(hub, tmp_path, mon
 
 def test_training_learns(tmp_path):
     tokenizer = {**{k: TOKENIZER[k] for k in ("image_size", "network")}, "model_type": "vistok_fsq"}
-    Trainer(config(tmp_path, tokenizer=tokenizer, max_train_steps=60, train_batch_size=8, learning_rate=3e-3)).train()
-    losses = [json.loads(line)["reconstruction"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    Trainer(
+        config(tmp_path, tokenizer=tokenizer, max_train_steps=60, train_batch_size=8, learning_rate=3e-3)
+    ).train()
+    losses = [
+        json.loads(line)["reconstruction"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
@@ -168,20 +180,37 @@ def test_a_quantizer_and_a_network_of_another_package_train_from_a_recipe(tmp_pa
     (tmp_path / "their_package.py").write_text(THEIR_PACKAGE)
     (tmp_path / "recipe.yaml").write_text(
         "imports: [their_package]\n"
-        "tokenizer: {model_type: their_sign, bits: 6, image_size: 32, network: {model_type: their_patches, patch: 4}}\n"
-        "max_train_steps: 2\ntrain_batch_size: 2\nmax_eval_samples: 2\nnum_validation_images: 1\nreport_to: none\n"
+        "tokenizer:\n  model_type: their_sign\n  bits: 6\n  image_size: 32\n"
+        "  network: {model_type: their_patches, patch: 4}\n"
+        "max_train_steps: 2\ntrain_batch_size: 2\nmax_eval_samples: 2\nnum_validation_images: 1\n"
+        "report_to: none\n"
     )
-    command = [sys.executable, "-m", "vistok.cli", "train", "recipe.yaml", "--output_dir", "out", "--tokenizer.bits", "5"]
+    command = [
+        sys.executable,
+        "-m",
+        "vistok.cli",
+        "train",
+        "recipe.yaml",
+        "--output_dir",
+        "out",
+        "--tokenizer.bits",
+        "5",
+    ]
     result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env=_environment(tmp_path), timeout=200
     )
     assert result.returncode == 0, result.stderr
     check = (
         "import their_package; from transformers import AutoModel; m = AutoModel.from_pretrained('out'); "
-        "print(type(m).__name__, type(m.quantizer).__name__, type(m.encoder).__name__, m.codebook_size, m.token_shape)"
+        "names = [type(part).__name__ for part in (m, m.quantizer, m.encoder)]; "
+        "print(*names, m.codebook_size, m.token_shape)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, env=_environment(tmp_path)
+        [sys.executable, "-c", check],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=_environment(tmp_path),
     )
     assert result.stdout.split("\n")[0] == "VQModelHF Sign Patches 32 (8, 8)", result.stderr
 
@@ -191,10 +220,15 @@ def _environment(folder) -> dict[str, str]:
     from pathlib import Path
 
     root = Path(__file__).parents[2]
-    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{root}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{folder}{os.pathsep}{root}",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
-THEIR_PACKAGE = '''
+THEIR_PACKAGE = """
 import torch
 from torch import nn
 from vistok.configuration import NetworkConfig, VisualTokenizerConfig, number
@@ -260,4 +294,4 @@ class Unpatches(Decoder):
 
     def forward(self, features):
         return self.conv(features)
-'''
+"""

@@ -1,4 +1,4 @@
-"""A run that is killed and resumed is the run that was never killed: real processes, real kills, equal bits."""
+"""A run that is killed and resumed is the run that was never killed: real processes and kills, equal bits."""
 
 import hashlib
 import os
@@ -48,7 +48,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def start(recipe, output_dir, *flags, code="import sys; from vistok.cli import main; sys.exit(main(sys.argv[1:]))"):
+def start(
+    recipe, output_dir, *flags, code="import sys; from vistok.cli import main; sys.exit(main(sys.argv[1:]))"
+):
     command = [sys.executable, "-c", code, "train", str(recipe), "--output_dir", str(output_dir), *flags]
     return subprocess.Popen(
         command,

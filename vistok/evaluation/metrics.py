@@ -1,4 +1,4 @@
-"""Measures of reconstructions and of codebooks. Pictures are float `(B, C, H, W)` in [0, 1]; results are per picture."""
+"""Measures of reconstructions, one number a picture, and of codebooks. Pictures are float in [0, 1]."""
 
 import math
 
@@ -23,9 +23,10 @@ def psnr(pictures: Tensor, references: Tensor) -> Tensor:
 
 
 def ssim(pictures: Tensor, references: Tensor) -> Tensor:
-    """The structural similarity of each picture: an 11x11 Gaussian window (sigma 1.5) that stays within the picture.
+    """The structural similarity of each picture, by an 11x11 Gaussian window (sigma 1.5) within it.
 
-    Image Quality Assessment: From Error Visibility to Structural Similarity. Wang, Bovik, Sheikh, Simoncelli. TIP 2004.
+    Image Quality Assessment: From Error Visibility to Structural Similarity. Wang, Bovik, Sheikh,
+    Simoncelli. TIP 2004.
 
     Args:
         pictures: float `(B, C, H, W)` in [0, 1], at least 11 pixels high and wide.
@@ -39,8 +40,9 @@ def ssim(pictures: Tensor, references: Tensor) -> Tensor:
     """
     if min(pictures.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs pictures of at least 11 x 11 pixels, got {tuple(pictures.shape[-2:])}")
-    # float64: the variances are small differences of means, which float32 gets wrong on smooth pictures. The sum of
-    # squares and the product are all that the formula needs of the second moments: four blurs instead of five.
+    # float64: the variances are small differences of means, which float32 gets wrong on smooth pictures. The
+    # sum of squares and the product are all that the formula needs of the second moments: four blurs instead
+    # of five.
     a, b = pictures.double(), references.double()
     mean_a, mean_b = _blur(a), _blur(b)
     product = mean_a * mean_b
@@ -55,7 +57,10 @@ def ssim(pictures: Tensor, references: Tensor) -> Tensor:
 def _blur(x: Tensor) -> Tensor:
     window = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
     window = [weight / sum(window) for weight in window]
-    for dim in (-2, -1):  # separable and symmetric: sums of shifted pictures are faster than a convolution on a CPU
+    for dim in (
+        -2,
+        -1,
+    ):  # separable and symmetric: sums of shifted pictures are faster than a convolution on a CPU
         size = x.shape[dim] - 10
         blurred = x.narrow(dim, 5, size) * window[5]
         for i in range(5):
@@ -83,7 +88,9 @@ class CodebookUsage:
         self.codebook_size = codebook_size
         self.num_codebooks = num_codebooks
         counted = codebook_size <= _MOST_COUNTED
-        self._tables = [torch.zeros(codebook_size, dtype=torch.int64) for _ in range(num_codebooks) if counted]
+        self._tables = [
+            torch.zeros(codebook_size, dtype=torch.int64) for _ in range(num_codebooks) if counted
+        ]
         self._seen: list[dict[int, int]] = [{} for _ in range(num_codebooks) if not counted]
 
     def update(self, tokens: Tensor) -> None:
@@ -97,7 +104,7 @@ class CodebookUsage:
                     self._seen[place][token] = self._seen[place].get(token, 0) + count
 
     def compute(self) -> dict[str, float]:
-        """The share of entries used and the perplexity, means over the codebooks, and how many entries were never used."""
+        """The share of entries used, the perplexity (means over the codebooks) and the entries never used."""
         counts = self._tables or [torch.tensor(list(seen.values()), dtype=torch.int64) for seen in self._seen]
         used = [int((count > 0).sum()) for count in counts]
         entropies = []

@@ -2,8 +2,8 @@
 
 import math
 import platform
-from contextlib import closing
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -29,8 +29,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Reconstructs every picture of a split and measures L1, PSNR, SSIM and the use of the codebook.
 
-    Pictures are cropped at their centre; reconstructions are clamped and rounded to uint8, as a file of them would be.
-    Results are means over pictures, so that the batch size does not change them.
+    Pictures are cropped at their centre; reconstructions are clamped and rounded to uint8, as a file of them
+    would be. Results are means over pictures, so that the batch size does not change them.
 
     Args:
         model: The tokenizer; put into eval mode.
@@ -62,14 +62,19 @@ def evaluate(
     sums = dict.fromkeys(["l1", "psnr", "ssim"], 0.0)
     count = unreadable = 0
     expected = source.num_rows if limit is None else min(limit, source.num_rows or limit)
-    with closing(batches), tqdm(total=expected, desc="Evaluating", unit="picture", disable=not progress) as bar:
+    with (
+        closing(batches),
+        tqdm(total=expected, desc="Evaluating", unit="picture", disable=not progress) as bar,
+    ):
         for batch in batches:
             pixel_values = to_pixel_values(batch["pixels"].to(model.device))
             out = model.encode(pixel_values)
             reconstruction = model.decode_quantized(out.quantized).float()
             if not reconstruction.isfinite().all():
                 rows = batch["row"].tolist()
-                raise ValueError(f"The reconstructions of rows {rows[0]} to {rows[-1]} are not finite: is the model broken?")
+                raise ValueError(
+                    f"Reconstructions of rows {rows[0]} to {rows[-1]} are not finite: is the model broken?"
+                )
             pictures, references = _rounded(reconstruction), _rounded(pixel_values)
             sums["l1"] += float((pictures - references).abs().double().flatten(1).mean(1).sum())
             sums["psnr"] += float(psnr(pictures, references).sum())
@@ -81,7 +86,9 @@ def evaluate(
             unreadable += int(batch["unreadable"])
             bar.update(len(pictures))
     if count == 0:
-        raise ValueError(f"{source.name} has no readable picture in split {source.split!r}: nothing to evaluate")
+        raise ValueError(
+            f"{source.name} has no readable picture in split {source.split!r}: nothing to evaluate"
+        )
     metrics: dict[str, float] = {name: total / count for name, total in sums.items()}
     if usage is not None:
         metrics |= usage.compute()
@@ -105,7 +112,11 @@ def evaluate(
             "codebook_usage": "share of entries used at least once over all pictures",
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": model.device.type,
-            "versions": {"vistok": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "vistok": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
         },
     }
 
@@ -118,4 +129,7 @@ def _rounded(pixel_values: torch.Tensor) -> torch.Tensor:
 def format_metrics(metrics: dict[str, float], names: Iterable[str] = ()) -> str:
     """Metrics as one line for people, such as `psnr 23.10, ssim 0.8012`; all of them or those named."""
     chosen = {name: metrics[name] for name in (names or metrics) if name in metrics}
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in chosen.items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in chosen.items()
+    )

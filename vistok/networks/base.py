@@ -1,4 +1,4 @@
-"""What a network offers: an encoder from pictures to features and a decoder back; neither knows of quantizers."""
+"""What a network offers: an encoder from pictures to features and a decoder back, without quantizers."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -15,8 +15,8 @@ DECODERS: dict[type[NetworkConfig], type["Decoder"]] = {}
 class Encoder(nn.Module, ABC):
     """Turns pictures into features.
 
-    Naming `config_class` registers it. The constructor takes the configuration's fields, or those that it needs, as
-    keyword arguments.
+    Naming `config_class` registers it. The constructor takes the configuration's fields, or those that it
+    needs, as keyword arguments.
 
     Attributes:
         channels: Channels of the features.
@@ -46,7 +46,8 @@ class Encoder(nn.Module, ABC):
         if height < 1 or width < 1 or height % factor or width % factor:
             fits = " x ".join(_nearest_multiples(size, factor) for size in (height, width))
             raise ValueError(
-                f"Height and width must be multiples of {factor}, got {height} x {width}; the nearest that fit: {fits}"
+                f"Height and width must be multiples of {factor}, got {height} x {width}; "
+                f"the nearest that fit: {fits}"
             )
         return height // factor, width // factor
 
@@ -54,12 +55,14 @@ class Encoder(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """Turns features into pictures.
 
-    Naming `config_class` registers it. A decoder whose first layer takes any number of channels has a constructor
-    argument `in_channels`: it is given the quantized vectors themselves, without a projection between.
+    Naming `config_class` registers it. A decoder whose first layer takes any number of channels has a
+    constructor argument `in_channels`: it is given the quantized vectors themselves, without a projection
+    between.
 
     Attributes:
         channels: Channels of the features it takes.
-        last_layer: The weight of its last layer, where the adaptive weight of an adversarial loss is measured.
+        last_layer: The weight of its last layer, where the adaptive weight of an adversarial loss is
+            measured.
     """
 
     config_class: ClassVar[type[NetworkConfig]]

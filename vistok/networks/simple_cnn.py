@@ -1,7 +1,7 @@
 """SimpleCNN: the small residual convolutional network of visual-tokenizer-pytorch (github.com/xyfJASON).
 
-Two strided convolutions (f=4), a 3x3 one and residual blocks; the decoder mirrors them. At its default width encoder and
-decoder have 2.43 M parameters each.
+Two strided convolutions (f=4), a 3x3 one and residual blocks; the decoder mirrors them. At its default width
+encoder and decoder have 2.43 M parameters each.
 """
 
 import torch
@@ -41,7 +41,8 @@ class _ResidualBlock(GradientCheckpointingLayer):
         self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The skip carries relu(x), not x: the original's first activation works in place, and its weights expect it.
+        # The skip carries relu(x), not x: the original's first activation works in place, and its weights
+        # expect it.
         x = F.relu(x)
         return x + self.conv2(F.relu(self.conv1(x), inplace=True))
 

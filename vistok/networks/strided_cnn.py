@@ -1,8 +1,8 @@
-"""StridedCNN: the four-convolution network of FSQ-pytorch (github.com/duchenzhuang/FSQ-pytorch), after CogView's.
+"""StridedCNN: the four-convolution network of FSQ-pytorch (github.com/duchenzhuang/FSQ-pytorch).
 
-Three strided 4x4 convolutions with ReLU (f=8) and a 1x1 projection to the latents; the decoder is three transposed ones
-on the quantized vectors and a 1x1 convolution to pixels. No normalization, no activation at the end. At its default width
-encoder and decoder have 8.4 M parameters each.
+Three strided 4x4 convolutions with ReLU (f=8) and a 1x1 projection to the latents; the decoder is three
+transposed ones on the quantized vectors and a 1x1 convolution to pixels. No normalization, no activation at
+the end. At its default width encoder and decoder have 8.4 M parameters each.
 """
 
 from torch import Tensor, nn

@@ -1,8 +1,8 @@
 """The contract of a quantizer: latents in, tokens and their vectors out.
 
-A method is one file with a configuration and a `Quantizer`. Its author writes three small functions on float32 latents
-(`quantize`, `assign`, `entries`); this class adds what every method needs: the checks, full precision under autocast and
-for half-precision latents, and codebooks that stay float32.
+A method is one file with a configuration and a `Quantizer`. Its author writes three small functions on
+float32 latents (`quantize`, `assign`, `entries`); this class adds what every method needs: the checks, full
+precision under autocast and for half-precision latents, and codebooks that stay float32.
 """
 
 import inspect
@@ -36,9 +36,9 @@ class QuantizerOutput(ModelOutput):
     losses: dict[str, Tensor] | None = None
 
     def __post_init__(self):
+        super().__post_init__()  # first: accelerate rebuilds outputs from a dictionary of all fields
         if self.losses is None:
             self.losses = {}
-        super().__post_init__()
 
     @property
     def loss(self) -> Tensor:
@@ -49,14 +49,15 @@ class QuantizerOutput(ModelOutput):
 class Quantizer(nn.Module, ABC):
     """A method that turns latents into tokens and tokens into vectors.
 
-    A subclass names its `config_class`, which registers it, and sets the four sizes in its constructor. It defines
+    A subclass names its `config_class`, which registers it, and sets the four sizes in its constructor. It
+    defines
 
     - `quantize(latents) -> QuantizerOutput`: the training and evaluation forward;
     - `assign(latents) -> tokens`: the evaluation tokens, the fast path of extraction;
     - `entries(tokens) -> quantized`: the vectors of tokens,
 
-    on latents that are at least float32, with autocast off and shapes checked; or it overrides `forward`, `encode` and
-    `lookup` themselves. State gets its values in `reset_parameters` and nowhere else, through
+    on latents that are at least float32, with autocast off and shapes checked; or it overrides `forward`,
+    `encode` and `lookup` themselves. State gets its values in `reset_parameters` and nowhere else, through
     `transformers.initialization`, because `from_pretrained` builds on the meta device.
 
     Attributes:
@@ -64,8 +65,8 @@ class Quantizer(nn.Module, ABC):
         codebook_dim: Channels of one entry.
         latent_dim: Channels of the latents.
         quantized_dim: Channels of the quantized vectors.
-        batch_statistics: Whether a loss or the assignment in training depends on the batch as a whole, so that several
-            micro-batches do not equal one batch.
+        batch_statistics: Whether a loss or the assignment in training depends on the batch as a whole, so
+            that several micro-batches do not equal one batch.
     """
 
     config_class: ClassVar[type[VisualTokenizerConfig]]
@@ -90,8 +91,8 @@ class Quantizer(nn.Module, ABC):
         arguments = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
         if arguments != config_class.own_fields():
             raise TypeError(
-                f"The constructor of {cls.__name__} takes {arguments}, but {config_class.__name__} has the own fields "
-                f"{config_class.own_fields()}: they must be the same, in the same order"
+                f"The constructor of {cls.__name__} takes {arguments}, but the own fields of "
+                f"{config_class.__name__} are {config_class.own_fields()}: they must be the same, in order"
             )
         QUANTIZERS[config_class] = cls
 
@@ -168,7 +169,7 @@ class Quantizer(nn.Module, ABC):
         return grid
 
     def bounded(self, latents: Tensor) -> Tensor:
-        """What is left to quantize before the first of several residual stages: the latents, in the entries' scale."""
+        """What is left to quantize before the first residual stage: the latents, in the entries' scale."""
         return latents
 
     def unbounded(self, values: Tensor) -> Tensor:
@@ -192,15 +193,17 @@ class Quantizer(nn.Module, ABC):
     def set_step(self, step: int) -> None:
         """Tells the number of optimizer steps taken.
 
-        The training loop calls it once before the first forward, after a resume too, and after every step taken. What
-        anneals does it here, and from the first call on statistics that `forward` gathers are applied here.
+        The training loop calls it once before the first forward, after a resume too, and after every step
+        taken. What anneals does it here, and from the first call on statistics that `forward` gathers are
+        applied here.
         """
 
     def discard_statistics(self) -> None:
         """Forgets what `forward` gathered since the last `set_step`: the loop skipped that step."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        # model.to(torch.bfloat16) would make other tokens of the same latents: state moves, but keeps its precision.
+        # model.to(torch.bfloat16) would make other tokens of the same latents: state moves, but keeps its
+        # precision.
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             if (
@@ -232,8 +235,8 @@ class Quantizer(nn.Module, ABC):
         if lowest < 0 or highest >= self.codebook_size:
             wrong = ((tokens < 0) | (tokens >= self.codebook_size)).nonzero()[0].tolist()
             raise ValueError(
-                f"Expected tokens in [0, {self.codebook_size}), got {int(tokens[tuple(wrong)])} at position {wrong}; "
-                "are they from another tokenizer?"
+                f"Expected tokens in [0, {self.codebook_size}), got {int(tokens[tuple(wrong)])} at position "
+                f"{wrong}; are they from another tokenizer?"
             )
 
 

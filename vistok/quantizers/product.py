@@ -13,10 +13,10 @@ from .base import Quantizer, QuantizerOutput
 
 
 class SeveralCodebooks(Quantizer):
-    """What product and residual quantization share: their children, the token layout and the mean of the losses.
+    """What product and residual quantization share: children, token layout and the mean of the losses.
 
-    Losses are means over the codebooks, so that a weight means the same for one codebook and for many. A shared codebook
-    is one child. The children own the state and reset it themselves.
+    Losses are means over the codebooks, so that a weight means the same for one codebook and for many. A
+    shared codebook is one child. The children own the state and reset it themselves.
 
     Args:
         build: Makes one quantizer; called once for a shared codebook, else once for each.
@@ -113,6 +113,7 @@ class Product(SeveralCodebooks):
 
     def index(self, quantized: Tensor) -> Tensor:
         """See `Quantizer`."""
+        self._check_latents(quantized)
         return self._each_tokens(quantized, "index")
 
     def entries(self, tokens: Tensor) -> Tensor:
@@ -136,6 +137,6 @@ class Product(SeveralCodebooks):
         return values.unflatten(1, (self.num_codebooks, -1)).flatten(0, 1)
 
     def _unfold(self, values: Tensor) -> Tensor:
-        """`(B * K, ...)` of the folded batch back to `(B, K, *grid)` tokens or `(B, K * D, *grid)` vectors."""
+        """`(B * K, ...)` of the folded batch to `(B, K, *grid)` tokens or `(B, K * D, *grid)` vectors."""
         apart = values.unflatten(0, (-1, self.num_codebooks))
         return apart.flatten(1, 2) if values.is_floating_point() else apart

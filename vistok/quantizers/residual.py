@@ -13,9 +13,9 @@ from .product import SeveralCodebooks
 class Residual(SeveralCodebooks):
     """Residual quantization: the quantized vector is the sum of the stages' vectors.
 
-    The losses of every stage reach the latents; the straight-through gradient of the sum is that of the first stage, so
-    that it is not counted once a stage. Stages of a fixed codebook (FSQ) divide the cell that the stage before rounded
-    to.
+    The losses of every stage reach the latents; the straight-through gradient of the sum is that of the first
+    stage, so that it is not counted once a stage. Stages of a fixed codebook (FSQ) divide the cell that the
+    stage before rounded to.
 
     Args:
         build: Makes one quantizer; called once for a shared codebook, else once for each stage.
@@ -57,7 +57,10 @@ class Residual(SeveralCodebooks):
         return self._greedy(first.bounded(latents), first.encode(latents), "encode")
 
     def index(self, quantized: Tensor) -> Tensor:
-        """The greedy tokens of vectors: coded again and again they stay the same. See `Quantizer.index`."""
+        """The greedy tokens of vectors: each stage takes its nearest. See `Quantizer.index`.
+
+        With fixed levels (FSQ) that inverts `lookup`; with learned entries another sum may lie as near.
+        """
         self._check_latents(quantized)
         values = quantized.float()
         return self._greedy(values, self.quantizer(0).index(values), "index")

@@ -1,7 +1,7 @@
 """The nearest codebook entry without the N x K matrix.
 
-Scores are made tile by tile, a few rows against the whole codebook, so that a tile stays in the processor's cache and
-memory does not grow with the number of latents. `argmin |x - e|^2 = argmax (x.e - |e|^2 / 2)`.
+Scores are made tile by tile, a few rows against the whole codebook, so that a tile stays in the processor's
+cache and memory does not grow with the number of latents. `argmin |x - e|^2 = argmax (x.e - |e|^2 / 2)`.
 """
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 _BLOCK = 128  # entries per block of the two-stage argmax
 _CPU_TILE = 1 << 18  # scores in a tile on a CPU: 1 MB of float32 stays in its cache
 _ACCELERATOR_TILE = 1 << 25  # 128 MB: enough to fill a GPU
+_CPU_ROWS, _ACCELERATOR_ROWS = 512, 4096  # at most in a tile: few latents cost a whole one
 _WIDE = 32  # from this many channels on, the matrix product dominates and wants more rows
 
 
@@ -33,11 +34,11 @@ def _nearest(latents: Tensor, codebook: Tensor, unit_norm: bool) -> Tensor:
     rows, entries = len(latents), len(codebook)
     bias = None if unit_norm else codebook.square().sum(1).mul_(-0.5)
     on_cpu = latents.device.type == "cpu"
-    if on_cpu:
-        tile = 256 if codebook.shape[1] > _WIDE else max(8, _CPU_TILE // entries)
-    else:
-        tile = max(8, _ACCELERATOR_TILE // entries)
     columns = -(-entries // _BLOCK) * _BLOCK if on_cpu else entries
+    if on_cpu:
+        tile = 256 if codebook.shape[1] > _WIDE else min(max(8, _CPU_TILE // columns), _CPU_ROWS)
+    else:
+        tile = min(max(8, _ACCELERATOR_TILE // columns), _ACCELERATOR_ROWS)
     tokens = torch.empty(rows, dtype=torch.int64, device=latents.device)
     # Every tile has the same shape, so that a latent's token does not depend on how many others there are.
     scores = latents.new_full((tile, columns), -torch.inf)

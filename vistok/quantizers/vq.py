@@ -1,8 +1,8 @@
 """VQ: the nearest entry of a learned codebook, drawn to the latents by a loss.
 
 Neural Discrete Representation Learning. van den Oord, Vinyals, Kavukcuoglu. arXiv:1711.00937
-With `normalize`, entries and latents of unit length. Vector-quantized Image Modeling with Improved VQGAN. Yu et al.
-arXiv:2110.04627
+With `normalize`, entries and latents of unit length. Vector-quantized Image Modeling with Improved VQGAN. Yu
+et al. arXiv:2110.04627
 """
 
 import torch
@@ -23,8 +23,8 @@ class VQConfig(VisualTokenizerConfig):
         codebook_dim: Channels of an entry.
         normalize: Whether latents and entries are scaled to unit length first.
         codebook_weight: Weight of the loss that draws entries to latents.
-        commitment_weight: Weight of the loss that draws latents to entries. Papers differ in which of the two carries
-            their beta: taming-transformers' default is `codebook_weight=0.25, commitment_weight=1.0`.
+        commitment_weight: Weight of the loss that draws latents to entries. Papers differ in which of the two
+            carries their beta: taming-transformers' default is `codebook_weight=0.25, commitment_weight=1.0`.
 
     Example:
         >>> from vistok import VQConfig
@@ -34,8 +34,8 @@ class VQConfig(VisualTokenizerConfig):
 
     model_type = "vistok_vq"
 
-    codebook_size: int = number(1024, at_least=1)
-    codebook_dim: int = number(8, at_least=1)
+    codebook_size: int = number(1024, at_least=1, below=2**31)
+    codebook_dim: int = number(8, at_least=1, below=2**16)
     normalize: bool = False
     codebook_weight: float | int = number(1.0, at_least=0)
     commitment_weight: float | int = number(0.25, at_least=0)
@@ -44,8 +44,8 @@ class VQConfig(VisualTokenizerConfig):
 class VQ(Quantizer):
     """Vector quantization with a codebook loss and a commitment loss.
 
-    Both losses are means over every element of `(quantized - latents)^2`, with normalized latents where `normalize` is
-    set; their gradient reaches the codebook and the latents respectively.
+    Both losses are means over every element of `(quantized - latents)^2`, with normalized latents where
+    `normalize` is set; their gradient reaches the codebook and the latents respectively.
 
     Args:
         codebook_size: Number of entries.
@@ -117,7 +117,7 @@ class VQ(Quantizer):
 
     def entries(self, tokens: Tensor) -> Tensor:
         """See `Quantizer`."""
-        vectors = self.codebook.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
+        vectors = self.codebook.index_select(0, tokens.flatten()).view(*tokens.shape, self.codebook_dim)
         return (F.normalize(vectors, dim=-1) if self.normalize else vectors).movedim(-1, 1)
 
     def _rows(self, latents: Tensor) -> Tensor:
@@ -129,9 +129,10 @@ class VQ(Quantizer):
 
 
 class _Lookup(torch.autograd.Function):
-    """The nearest entries with a straight-through gradient, and twice their squared error: to the codebook, to the rows.
+    """The nearest entries with a straight-through gradient, and their squared error to each side.
 
-    Its gradients are known in closed form from the difference and the tokens, all it saves.
+    The error is given twice: one passes its gradient to the codebook, the other to the rows. The gradients
+    are known in closed form from the difference and the tokens, all it saves.
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
 """From a recipe and command-line flags to a `TrainingConfig`.
 
-YAML reads `5e-4` as a string and a flag is always one, so every value is brought to the type of its field before the
-configuration checks it.
+YAML reads `5e-4` as a string and a flag is always one, so every value is brought to the type of its field
+before the configuration checks it.
 """
 
 import argparse
@@ -24,7 +24,11 @@ DEFAULT_RECIPE = "quickstart"
 
 def recipe_names() -> list[str]:
     """The names of the recipes that come with vistok."""
-    return sorted(f.name.removesuffix(".yaml") for f in resources.files("vistok.recipes").iterdir() if f.suffix == ".yaml")
+    return sorted(
+        f.name.removesuffix(".yaml")
+        for f in resources.files("vistok.recipes").iterdir()
+        if f.suffix == ".yaml"
+    )
 
 
 def load_recipe(recipe: str) -> dict[str, Any]:
@@ -40,7 +44,9 @@ def load_recipe(recipe: str) -> dict[str, Any]:
     elif recipe in recipe_names():
         path = resources.files("vistok.recipes") / f"{recipe}.yaml"
     else:
-        raise ValueError(f"There is no recipe {recipe!r}{_did_you_mean(recipe, recipe_names())}; or name a YAML file")
+        raise ValueError(
+            f"There is no recipe {recipe!r}{_did_you_mean(recipe, recipe_names())}; or name a YAML file"
+        )
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -56,14 +62,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "recipe",
         nargs="?",
         default=DEFAULT_RECIPE,
-        help=f"name of a recipe ({', '.join(recipe_names())}) or path of a YAML file; default: {DEFAULT_RECIPE}",
+        help=f"a recipe's name ({', '.join(recipe_names())}) or YAML file; default: {DEFAULT_RECIPE}",
     )
     descriptions = _descriptions()
     for field in dataclasses.fields(TrainingConfig):
         if field.name == "tokenizer":
             continue
         annotation = _annotations(TrainingConfig)[field.name]
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": descriptions[field.name].replace("%", "%%")}
+        options: dict[str, Any] = {
+            "default": argparse.SUPPRESS,
+            "help": descriptions[field.name].replace("%", "%%"),
+        }
         if annotation is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif get_origin(annotation) is list:
@@ -71,7 +80,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{field.name}", **options)
     parser.add_argument_group(
         "tokenizer",
-        "--tokenizer.FIELD VALUE and --tokenizer.network.FIELD VALUE set any field of the tokenizer's configuration, "
+        "--tokenizer.FIELD VALUE and --tokenizer.network.FIELD VALUE set any field of the tokenizer, "
         "for example --tokenizer.levels 8 5 5 5 or --tokenizer.network.hidden_channels 64.",
     )
 
@@ -125,7 +134,9 @@ def training_config(flags: dict[str, Any], dotted: list[str]) -> TrainingConfig:
     known = _annotations(TrainingConfig)
     for name in settings:
         if name not in known:
-            raise ValueError(f"Unknown setting {name!r} (value {settings[name]!r}){_did_you_mean(name, known)}")
+            raise ValueError(
+                f"Unknown setting {name!r} (value {settings[name]!r}){_did_you_mean(name, known)}"
+            )
     tokenizer = _coerce_config(settings.pop("tokenizer"), "tokenizer")
     values = {name: coerce(value, known[name], name) for name, value in settings.items()}
     values.setdefault("output_dir", "outputs/" + Path(str(flags.get("recipe", DEFAULT_RECIPE))).stem)
@@ -143,7 +154,9 @@ def coerce(value: Any, annotation: Any, name: str) -> Any:
     Raises:
         ValueError: The value cannot be of that type.
     """
-    for option in get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,):
+    for option in (
+        get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    ):
         try:
             return _as(value, option)
         except (TypeError, ValueError):
@@ -166,12 +179,22 @@ def _as(value: Any, annotation: Any) -> Any:
             return value
         raise ValueError
     if origin in (list, tuple):
-        items = value if isinstance(value, list | tuple) else json.loads(value) if str(value)[:1] == "[" else [value]
+        items = (
+            value
+            if isinstance(value, list | tuple)
+            else json.loads(value)
+            if str(value)[:1] == "["
+            else [value]
+        )
         return [_as(item, arguments[0]) for item in items]
     if annotation is bool:
         if isinstance(value, bool):
             return value
-        return {"true": True, "false": False}[str(value).lower()] if str(value).lower() in ("true", "false") else int("x")
+        return (
+            {"true": True, "false": False}[str(value).lower()]
+            if str(value).lower() in ("true", "false")
+            else int("x")
+        )
     if annotation in (int, float):
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
@@ -242,8 +265,13 @@ def _annotations(config_class: type) -> dict[str, Any]:
 
 
 def _own_hints(base: type) -> dict[str, Any]:
-    # get_type_hints of the class itself would evaluate the inherited annotations too, which transformers writes as text.
-    alone = type(base.__name__, (), {"__annotations__": base.__dict__.get("__annotations__", {}), "__module__": base.__module__})
+    # get_type_hints of the class itself would evaluate the inherited annotations too, which transformers
+    # writes as text.
+    alone = type(
+        base.__name__,
+        (),
+        {"__annotations__": base.__dict__.get("__annotations__", {}), "__module__": base.__module__},
+    )
     return get_type_hints(alone)
 
 
@@ -255,7 +283,10 @@ def _readable(annotation: Any) -> str:
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, options[0].__args__ if len(options) == 1 else options))
-    return " or ".join(getattr(option, "__name__", str(option)) if get_origin(option) is None else str(option) for option in options)
+    return " or ".join(
+        getattr(option, "__name__", str(option)) if get_origin(option) is None else str(option)
+        for option in options
+    )
 
 
 def _did_you_mean(name: str, known: Any) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints that appear whole or not at all.
 
-A checkpoint is written under a temporary name, flushed to the disk, marked complete and renamed. A kill, a full disk or a
-power cut leaves the ones before as they were.
+A checkpoint is written under a temporary name, flushed to the disk, marked complete and renamed. A kill, a
+full disk or a power cut leaves the ones before as they were.
 """
 
 import json
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..data.sources import one_line
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MARKER = "complete.json"  # written last: what it lists is there in full
 
@@ -20,7 +22,9 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be written, found or read; the message says what to do."""
 
 
-def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], state: dict[str, Any]) -> Path:
+def save_checkpoint(
+    output_dir: Path, step: int, write: Callable[[Path], None], state: dict[str, Any]
+) -> Path:
     """Writes `checkpoint-{step}`.
 
     Args:
@@ -41,7 +45,9 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
         for path in temporary.rglob("*"):
             _flush(path)
         sizes = {
-            str(path.relative_to(temporary)): path.stat().st_size for path in temporary.rglob("*") if path.is_file()
+            str(path.relative_to(temporary)): path.stat().st_size
+            for path in temporary.rglob("*")
+            if path.is_file()
         }
         marker = temporary / _MARKER
         marker.write_text(json.dumps({"files": sizes, "state": state}), encoding="utf-8")
@@ -52,14 +58,14 @@ def save_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None], 
         temporary.rename(final)
         _flush(output_dir)
     except Exception as error:  # torch reports a full disk as a RuntimeError, safetensors as its own error
-        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file()) if temporary.exists() else 0
         shutil.rmtree(temporary, ignore_errors=True)
         last = latest_checkpoint(output_dir)
+        before = "there is no checkpoint before it"
+        if last is not None:
+            before = f"the last good checkpoint is {last}, of {_size(last) / 1e6:.1f} MB"
         raise CheckpointError(
-            f"Could not write {final} ({size / 1e6:.0f} MB were written, {_free(output_dir)} are free): "
-            f"{' '.join(str(error).split())}. "
-            + (f"The last good checkpoint is {last}" if last else "There is no checkpoint before it")
-            + "; make room and resume with --resume_from_checkpoint latest"
+            f"Could not write {final} ({_free(output_dir)} are free): {one_line(error)}; {before}; "
+            "make room and resume with --resume_from_checkpoint latest"
         ) from error
     return final
 
@@ -138,7 +144,7 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     except Exception as error:  # as in save_checkpoint
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"Could not write to {folder} ({_free(folder)} are free): {' '.join(str(error).split())}; make room and go on"
+            f"Could not write to {folder} ({_free(folder)} are free): {one_line(error)}; make room and go on"
         ) from error
     for path in files:
         target = folder / path.relative_to(temporary)
@@ -148,9 +154,13 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     _flush(folder)
 
 
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _free(folder: Path) -> str:
     try:
-        return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB"
+        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
     except OSError:
         return "an unknown number of bytes"
 

@@ -17,9 +17,22 @@ def _check_betas(beta: float) -> None:
 
 # What a resumed run may change: it alters where a run reports to and how often, not what it computes.
 _FREE_TO_CHANGE = frozenset(
-    "output_dir eval_batch_size max_eval_samples dataloader_num_workers checkpointing_steps checkpoints_total_limit "
-    "resume_from_checkpoint validation_steps num_validation_images logging_steps report_to tracker_project_name "
-    "push_to_hub hub_model_id".split()
+    [
+        "output_dir",
+        "eval_batch_size",
+        "max_eval_samples",
+        "dataloader_num_workers",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "resume_from_checkpoint",
+        "validation_steps",
+        "num_validation_images",
+        "logging_steps",
+        "report_to",
+        "tracker_project_name",
+        "push_to_hub",
+        "hub_model_id",
+    ]
 )
 
 
@@ -32,7 +45,8 @@ class TrainingConfig:
         tokenizer: The tokenizer's configuration, or a dictionary of its fields with its `model_type`.
         output_dir: Folder for checkpoints, logs, sheets and the finished model.
         imports: Packages to import first, such as one that defines a quantizer.
-        dataset_name: Hub id, folder of pictures, folder or glob of Parquet files, WebDataset tars, or `"samples"`.
+        dataset_name: Hub id, folder of pictures, folder or glob of Parquet files, WebDataset tars, or
+            `"samples"`.
         dataset_config_name: The dataset's configuration on the Hub.
         dataset_revision: Branch, tag or commit of the dataset on the Hub.
         train_split: Split to train on.
@@ -65,7 +79,8 @@ class TrainingConfig:
         ema_decay: Its decay; in the first steps it is smaller.
         checkpointing_steps: Steps between checkpoints.
         checkpoints_total_limit: Checkpoints kept.
-        resume_from_checkpoint: `"latest"`, which starts afresh where there is none, or the path of a checkpoint.
+        resume_from_checkpoint: `"latest"`, which starts afresh where there is none, or the path of a
+            checkpoint.
         validation_steps: Steps between sheets of validation pictures.
         num_validation_images: Pictures on a sheet.
         logging_steps: Steps between lines of the log.
@@ -75,7 +90,8 @@ class TrainingConfig:
         hub_model_id: The repository for it; by default the folder's name.
 
     Raises:
-        ValueError: A value has the wrong type or is out of range, or `resolution` is not the tokenizer's `image_size`.
+        ValueError: A value has the wrong type or is out of range, or `resolution` is not the tokenizer's
+            `image_size`.
     """
 
     tokenizer: dict | VisualTokenizerConfig
@@ -134,13 +150,16 @@ class TrainingConfig:
                 raise ValueError("tokenizer needs a model_type such as 'vistok_fsq'")
             self.tokenizer = AutoConfig.for_model(**self.tokenizer)
         if not isinstance(self.tokenizer, VisualTokenizerConfig):
-            raise ValueError(f"tokenizer is of type {type(self.tokenizer).__name__}, which is no visual tokenizer")
+            raise ValueError(
+                f"tokenizer is of type {type(self.tokenizer).__name__}, which is no visual tokenizer"
+            )
         if self.resolution is None:
             self.resolution = self.tokenizer.image_size
         if self.resolution != self.tokenizer.image_size:
             raise ValueError(
-                f"resolution is {self.resolution} but the tokenizer's image_size is {self.tokenizer.image_size}; "
-                f"set --tokenizer.image_size {self.resolution} too, or leave resolution out"
+                f"resolution is {self.resolution} but the tokenizer's image_size is "
+                f"{self.tokenizer.image_size}; set --tokenizer.image_size {self.resolution} too, "
+                "or leave resolution out"
             )
         if self.max_eval_samples is not None and self.max_eval_samples < 1:
             raise ValueError(f"max_eval_samples must be at least 1, got {self.max_eval_samples}")
@@ -166,8 +185,8 @@ class TrainingConfig:
         for name in sorted(set(saved) | set(now)):
             if name not in _FREE_TO_CHANGE and saved.get(name) != now.get(name):
                 raise ValueError(
-                    f"The checkpoint was made with {name} {saved.get(name)!r}, this run has {now.get(name)!r}; "
-                    "resume with the same settings, or start in another output_dir"
+                    f"The checkpoint was made with {name} {saved.get(name)!r}, this run has "
+                    f"{now.get(name)!r}; resume with the same settings, or start in another output_dir"
                 )
 
 

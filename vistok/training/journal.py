@@ -12,7 +12,8 @@ from .config import TrainingConfig
 class Journal:
     """Writes the values of a run to `log.jsonl` and to TensorBoard.
 
-    The lines of a resumed run follow those up to its checkpoint, so that the file is the log of one uninterrupted run.
+    The lines of a resumed run follow those up to its checkpoint, so that the file is the log of one
+    uninterrupted run.
 
     Args:
         config: The settings of the run.
@@ -24,7 +25,9 @@ class Journal:
     def __init__(self, config: TrainingConfig):
         self.config = config
         if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
-            raise ValueError('report_to is tensorboard, which is not installed: pip install "vistok[train]", or none')
+            raise ValueError(
+                'report_to is tensorboard, which is not installed: pip install "vistok[train]", or none'
+            )
         self._lines: Any = None
         self._board: Any = None
 
@@ -40,8 +43,12 @@ class Journal:
         if self.config.report_to == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(output_dir / "tensorboard" / self.config.tracker_project_name), purge_step=step + 1)
-            self._board.add_text("config", f"```json\n{json.dumps(self.config.to_dict(), indent=2)}\n```", step)
+            self._board = SummaryWriter(
+                str(output_dir / "tensorboard" / self.config.tracker_project_name), purge_step=step + 1
+            )
+            self._board.add_text(
+                "config", f"```json\n{json.dumps(self.config.to_dict(), indent=2)}\n```", step
+            )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs named values of a step."""

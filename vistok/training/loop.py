@@ -35,8 +35,8 @@ class TrainingError(RuntimeError):
 class Trainer:
     """Trains a tokenizer as a `TrainingConfig` says.
 
-    Building it opens the datasets and the model and resumes where asked to, so that what is wrong with them comes before
-    any work.
+    Building it opens the datasets and the model and resumes where asked to, so that what is wrong with them
+    comes before any work.
 
     Args:
         config: The settings of the run.
@@ -45,12 +45,16 @@ class Trainer:
         ValueError: A setting, the dataset, the output folder or the checkpoint does not fit.
 
     Example:
+        >>> import tempfile
         >>> from vistok.training import Trainer, TrainingConfig
-        >>> config = TrainingConfig(
-        ...     tokenizer={"model_type": "vistok_fsq", "image_size": 32, "network": {
-        ...         "model_type": "vistok_simple_cnn", "hidden_channels": 8}},
-        ...     output_dir="run", max_train_steps=2, train_batch_size=2, max_eval_samples=4, report_to="none")
-        >>> model = Trainer(config).train()  # doctest: +SKIP
+        >>> network = {"model_type": "vistok_simple_cnn", "hidden_channels": 8}
+        >>> tokenizer = {"model_type": "vistok_fsq", "image_size": 32, "network": network}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     config = TrainingConfig(
+        ...         tokenizer=tokenizer, output_dir=folder, max_train_steps=2, train_batch_size=2,
+        ...         max_eval_samples=4, report_to="none")
+        ...     Trainer(config).train().token_shape
+        (8, 8)
     """
 
     def __init__(self, config: TrainingConfig):
@@ -117,11 +121,12 @@ class Trainer:
             TrainingError: Ten steps in a row had a gradient that is not finite.
             CheckpointError: A checkpoint or the finished model could not be written.
         """
-        config = self.config
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"output_dir {self.output_dir} cannot be made a folder: {error.strerror}") from error
+            raise ValueError(
+                f"output_dir {self.output_dir} cannot be made a folder: {error.strerror}"
+            ) from error
         checkpoints.remove_leftovers(self.output_dir)
         self.tokenizer.quantizer.set_step(self.step)
         try:
@@ -134,7 +139,9 @@ class Trainer:
     def _run(self) -> None:
         config = self.config
         batches = self.stream.batches(pin_memory=self.accelerator.device.type == "cuda")
-        pictures = config.train_batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
+        pictures = (
+            config.train_batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
+        )
         bar = tqdm(
             total=config.max_train_steps,
             initial=self.step,
@@ -179,9 +186,13 @@ class Trainer:
                 terms = self.objective(pixel_values, out)
                 self.accelerator.backward(sum(terms.values()))
                 if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+                    norm = self.accelerator.clip_grad_norm_(
+                        self.model.parameters(), self.config.max_grad_norm
+                    )
                     taken = bool(norm.isfinite())
-                    if taken or self.accelerator.scaler is not None:  # fp16's scaler skips by itself, and adapts
+                    if (
+                        taken or self.accelerator.scaler is not None
+                    ):  # fp16's scaler skips by itself, and adapts
                         self.optimizer.step()
                     self.optimizer.zero_grad()
         if taken:
@@ -203,11 +214,14 @@ class Trainer:
         if self.skipped_in_a_row >= _MOST_SKIPPED:
             last = checkpoints.latest_checkpoint(self.output_dir)
             raise TrainingError(
-                f"{_MOST_SKIPPED} steps in a row after step {self.step} had a gradient that is not finite ({values}). "
-                f"The last good checkpoint is {last or 'none'}; lower --learning_rate or use --mixed_precision no"
+                f"{_MOST_SKIPPED} steps in a row after step {self.step} had a gradient that is not finite "
+                f"({values}). The last good checkpoint is {last or 'none'}; lower --learning_rate or use "
+                "--mixed_precision no"
             )
 
-    def _measures(self, terms: dict[str, Tensor], out: TokenizerOutput, pixel_values: Tensor) -> dict[str, float]:
+    def _measures(
+        self, terms: dict[str, Tensor], out: TokenizerOutput, pixel_values: Tensor
+    ) -> dict[str, float]:
         with torch.no_grad():
             error = (out.reconstruction.float().clamp(-1, 1) - pixel_values).square().mean().item()
         values = {name: term.item() for name, term in terms.items()}
@@ -243,8 +257,8 @@ class Trainer:
         latest = checkpoints.latest_checkpoint(self.output_dir)
         if asked is None and latest is not None:
             raise ValueError(
-                f"{self.output_dir} holds checkpoints of an earlier run (the last is {latest.name}): go on with "
-                "--resume_from_checkpoint latest, or choose another --output_dir"
+                f"{self.output_dir} holds checkpoints of an earlier run (the last is {latest.name}): "
+                "go on with --resume_from_checkpoint latest, or choose another --output_dir"
             )
         if asked is None or asked == "latest":
             return latest
@@ -282,7 +296,9 @@ class Trainer:
         def write(folder: Path) -> None:
             self.accelerator.save_state(str(folder))
             if self.ema is not None:
-                save_file({k: v.contiguous() for k, v in self.ema.state_dict().items()}, folder / "ema.safetensors")
+                save_file(
+                    {k: v.contiguous() for k, v in self.ema.state_dict().items()}, folder / "ema.safetensors"
+                )
 
         checkpoints.save_checkpoint(self.output_dir, self.step, write, state)
         checkpoints.keep_newest(self.output_dir, self.config.checkpoints_total_limit)
@@ -292,7 +308,9 @@ class Trainer:
             return
         tokenizer = self._averaged_tokenizer()
         was_training = tokenizer.training
-        sheet = draw_validation_sheet(tokenizer.eval(), self.validation_data, self.config.num_validation_images)
+        sheet = draw_validation_sheet(
+            tokenizer.eval(), self.validation_data, self.config.num_validation_images
+        )
         tokenizer.train(was_training)
         name = f"step-{self.step:07d}.png"
         checkpoints.publish(self.output_dir / "sheets", lambda folder: sheet.save(folder / name))
@@ -316,6 +334,6 @@ class Trainer:
 
 
 def enable_gradient_checkpointing(model: VQModelHF) -> None:
-    """Recomputes activations in the backward pass; the method's name differs between versions of transformers."""
+    """Recomputes activations in the backward pass; transformers names the method differently by version."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()

@@ -1,4 +1,4 @@
-"""The main job on an embedded default: train a small tokenizer, reload it, and turn a picture into tokens and back."""
+"""The main job on an embedded default: train a small tokenizer, reload it, turn a picture into tokens."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from .loop import Trainer
 
 @torch.no_grad()
 def quickstart(output_dir: str) -> str:
-    """Trains the recipe `quickstart`, evaluates it on crops it never saw, and writes a sheet and a picture's tokens.
+    """Trains the recipe `quickstart`, evaluates it on crops it never saw, and writes a picture's tokens.
 
     A finished quickstart in the folder is replaced; one that was interrupted goes on.
 
@@ -36,7 +36,11 @@ def quickstart(output_dir: str) -> str:
     model = VQModelHF.from_pretrained(folder).eval()
     processor = VistokImageProcessor.from_pretrained(folder)
     batch = next(
-        iter(ordered_batches(open_dataset("samples", split="validation"), PictureTransform(256), batch_size=1, limit=1))
+        iter(
+            ordered_batches(
+                open_dataset("samples", split="validation"), PictureTransform(256), batch_size=1, limit=1
+            )
+        )
     )
     pixel_values = to_pixel_values(batch["pixels"])
     tokens = model.encode(pixel_values).tokens

@@ -9,6 +9,7 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
+from ..data.sources import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
 from ..visualization import draw_sheet
@@ -56,11 +57,13 @@ def write_results(
             folder,
             name=str(name),
             sections={
-                "Reconstructions": "Validation pictures, their reconstructions and their tokens.\n\n![](sheet.png)",
+                "Reconstructions": "Validation pictures, reconstructions and tokens.\n\n![](sheet.png)",
                 "Evaluation": _evaluation_table(results),
                 "Training": _training_text(config, step),
             },
-            datasets=[config.dataset_name] if config.dataset_name.count("/") == 1 and not Path(config.dataset_name).exists() else None,
+            datasets=[config.dataset_name]
+            if config.dataset_name.count("/") == 1 and not Path(config.dataset_name).exists()
+            else None,
         )
         model.save_pretrained(folder)
 
@@ -77,7 +80,7 @@ def make_repository(config: TrainingConfig) -> str:
         return HfApi().create_repo(config.hub_model_id or Path(config.output_dir).name, exist_ok=True).repo_id
     except Exception as error:  # the HTTP client's own errors too
         raise ValueError(
-            f"push_to_hub: cannot make the repository ({' '.join(str(error).split())}); run `hf auth login` or set "
+            f"push_to_hub: cannot make the repository ({one_line(error)}); run `hf auth login` or set "
             "HF_TOKEN, and check --hub_model_id"
         ) from error
 
@@ -98,9 +101,9 @@ def _evaluation_table(results: dict[str, Any]) -> str:
     rows = [f"| {name} | {value:.6g} |" for name, value in results["metrics"].items()]
     return "\n".join(
         [
-            f"On {protocol['pictures']} pictures of `{Path(protocol['dataset']).name}`, split {protocol['split']}, "
-            f"{protocol['resolution']} x {protocol['resolution']} pixels: {protocol['preprocessing']}; "
-            f"{protocol['rounding']}. `eval_results.json` holds the whole protocol.",
+            f"On {protocol['pictures']} pictures of `{Path(protocol['dataset']).name}`, split "
+            f"{protocol['split']}, {protocol['resolution']} pixels square: "
+            f"{protocol['preprocessing']}; {protocol['rounding']}. `eval_results.json` holds the whole protocol.",
             "",
             "| metric | value |",
             "|---|---|",
@@ -112,5 +115,7 @@ def _evaluation_table(results: dict[str, Any]) -> str:
 def _training_text(config: TrainingConfig, step: int) -> str:
     settings = config.to_dict()
     settings.pop("output_dir")
-    settings["dataset_name"] = Path(config.dataset_name).name if Path(config.dataset_name).exists() else config.dataset_name
+    settings["dataset_name"] = (
+        Path(config.dataset_name).name if Path(config.dataset_name).exists() else config.dataset_name
+    )
     return f"{step} steps with these settings:\n\n```json\n{json.dumps(settings, indent=2)}\n```"

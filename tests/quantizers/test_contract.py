@@ -1,0 +1,551 @@
+"""The laws of a quantizer, over every registered method, one codebook and several, every layout and network.
+
+A new method is tested from the moment it is registered: its configurations are found here, not named.
+"""
+
+import copy
+import hashlib
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vistok import VisualTokenizerConfig, VQModelHF
+from vistok.networks import ENCODERS
+from vistok.quantizers import QUANTIZERS, Quantizer, Residual, build_quantizer
+
+# Values that make a method small, by the name of the field; a field that is not here keeps its default.
+SMALL = {"levels": [5, 4, 3], "codebook_size": 23, "codebook_dim": 4, "latent_dim": 4, "num_bits": 6}
+SMALL_NETWORK = {"hidden_channels": 8, "num_res_blocks": 1}
+# Variants of a method that take another way through its code.
+VARIANTS = {"FSQConfig": [{"bound": "tan"}, {"levels": [2, *[8] * 9]}], "VQConfig": [{"normalize": True}]}
+LAYOUTS = [
+    {"num_codebooks": 1},
+    *(
+        {"num_codebooks": 3, "codebook_layout": layout, "shared_codebook": shared}
+        for layout, shared in itertools.product(("product", "residual"), (False, True))
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Method:
+    config_class: type[VisualTokenizerConfig]
+    values: tuple[tuple[str, Any], ...]
+
+    def __str__(self) -> str:
+        values = dict(self.values)
+        parts = [self.config_class.__name__.removesuffix("Config")]
+        parts += [f"{k}={v}" for k, v in values.items() if SMALL.get(k) != v and k not in LAYOUTS[1]]
+        if values["num_codebooks"] > 1:
+            parts += [values["codebook_layout"], "shared" if values["shared_codebook"] else "separate"]
+        return "-".join(parts)
+
+    def config(self, **more: Any) -> VisualTokenizerConfig:
+        return self.config_class(**dict(self.values), **more)
+
+    def build(self) -> Quantizer:
+        torch.manual_seed(0)
+        return build_quantizer(self.config())
+
+
+def methods() -> list[Method]:
+    found = []
+    for config_class in QUANTIZERS:
+        if not config_class.__module__.startswith("vistok."):
+            continue  # of another test
+        small = {name: value for name, value in SMALL.items() if name in config_class.own_fields()}
+        variants = [LAYOUTS[0] | variant for variant in VARIANTS.get(config_class.__name__, [])]
+        for layout in [*LAYOUTS, *variants]:
+            values = small | layout
+            try:
+                config_class(**values)
+            except ValueError as error:  # a method may refuse several codebooks, nothing else
+                if layout["num_codebooks"] == 1 or "num_codebooks" not in str(error):
+                    raise
+                continue
+            found.append(Method(config_class, tuple(values.items())))
+    return found
+
+
+METHODS = methods()
+NETWORKS = [config for config in ENCODERS if config.__module__.startswith("vistok.")]
+
+
+def has_tokens(method: Method) -> bool:
+    return method.build().codebook_size > 0
+
+
+WITH_TOKENS = [method for method in METHODS if has_tokens(method)]
+GRIDS = [(), (7,), (4, 5), (2, 3, 2)]
+HALF = [torch.bfloat16, torch.float16]
+over_methods = pytest.mark.parametrize("method", METHODS, ids=str)
+over_methods_with_tokens = pytest.mark.parametrize("method", WITH_TOKENS, ids=str)
+
+
+def latents_for(
+    quantizer: Quantizer, batch: int = 4, grid: tuple[int, ...] = (4, 5), seed: int = 0
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 1.5 * torch.randn(batch, quantizer.latent_dim, *grid, generator=generator)
+
+
+def tokens_for(quantizer: Quantizer, batch: int = 6, grid: tuple[int, ...] = (8, 9)) -> Tensor:
+    shape = (batch, *quantizer.token_shape(grid))
+    return torch.randint(quantizer.codebook_size, shape, generator=torch.Generator().manual_seed(1))
+
+
+def state_hash(quantizer: Quantizer) -> str:
+    state = hashlib.sha256()
+    for name, tensor in itertools.chain(quantizer.named_parameters(), quantizer.named_buffers()):
+        state.update(name.encode())
+        state.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def in_range(quantizer: Quantizer, tokens: Tensor) -> bool:
+    return tokens.dtype == torch.int64 and bool(((tokens >= 0) & (tokens < quantizer.codebook_size)).all())
+
+
+def scales_its_stages(quantizer: Quantizer) -> bool:
+    """Whether a residual quantizer's entries are fixed, so that stages divide each other's cells."""
+    return type(quantizer.quantizers[0]).zoom_in is not Quantizer.zoom_in
+
+
+# What tokens mean
+
+
+@over_methods_with_tokens
+def test_index_inverts_lookup(method: Method):
+    quantizer = method.build()
+    tokens = tokens_for(quantizer)
+    vectors = quantizer.lookup(tokens)
+    assert vectors.dtype == torch.float32
+    assert vectors.shape == (6, quantizer.quantized_dim, 8, 9)
+    # Of learned codebooks the greedy coding is another thing: test_residual_index_is_the_greedy_coding.
+    if not isinstance(quantizer, Residual) or scales_its_stages(quantizer):
+        assert torch.equal(quantizer.index(vectors), tokens)
+
+
+@pytest.mark.parametrize("method", [m for m in WITH_TOKENS if isinstance(m.build(), Residual)], ids=str)
+def test_residual_index_is_the_greedy_coding(method: Method):
+    quantizer = method.build()
+    vectors = quantizer.lookup(tokens_for(quantizer))
+    left, tokens = vectors, []
+    for depth in range(quantizer.num_codebooks):
+        stage = quantizer.quantizer(depth)
+        tokens.append(stage.index(stage.zoom_in(left, depth) if depth else left))
+        entries = stage.lookup(tokens[-1])
+        left = left - (stage.zoom_out(entries, depth) if depth else entries)
+    assert torch.equal(quantizer.index(vectors), torch.stack(tokens, dim=1))
+
+
+@over_methods_with_tokens
+def test_every_entry_is_a_different_vector(method: Method):
+    quantizer = method.build()
+    if quantizer.codebook_size > 10_000 or dict(method.values)["num_codebooks"] > 1:
+        pytest.skip("sampled by test_index_inverts_lookup")
+    vectors = quantizer.lookup(torch.arange(quantizer.codebook_size))
+    assert len(vectors.unique(dim=0)) == quantizer.codebook_size
+
+
+@over_methods_with_tokens
+def test_eval_lookup_of_encode_is_forward(method: Method):
+    quantizer = method.build().eval()
+    latents = latents_for(quantizer)
+    out = quantizer(latents)
+    tokens = quantizer.encode(latents)
+    assert torch.equal(out.tokens, tokens)
+    assert in_range(quantizer, tokens)
+    assert tokens.shape == (4, *quantizer.token_shape((4, 5)))
+    torch.testing.assert_close(quantizer.lookup(tokens), out.quantized, atol=1e-6, rtol=1e-6)
+    assert out.losses == {}
+    assert out.loss == 0
+    evaluated = quantizer.evaluate(latents)
+    assert torch.equal(evaluated.tokens, tokens)
+
+
+@over_methods_with_tokens
+def test_training_lookup_of_tokens_is_quantized(method: Method):
+    quantizer = method.build().train()
+    before = copy.deepcopy(quantizer)  # a method may update its codebook in forward
+    out = quantizer(latents_for(quantizer).requires_grad_())
+    assert in_range(quantizer, out.tokens)
+    torch.testing.assert_close(before.lookup(out.tokens), out.quantized, atol=1e-5, rtol=1e-5)
+
+
+@over_methods
+def test_gradient_reaches_the_latents(method: Method):
+    quantizer = method.build().train()
+    latents = latents_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    weights = latents_for(quantizer, seed=1)[:, :1]
+    (to_quantized,) = torch.autograd.grad((weights * out.quantized).sum(), latents, retain_graph=True)
+    assert to_quantized.isfinite().all()
+    assert (to_quantized.flatten(2).abs().sum((0, 2)) > 0).all(), "a channel without gradient"
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in out.losses.values())
+    (out.loss + out.quantized.sum()).backward()
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in quantizer.parameters() if p.requires_grad
+    )
+
+
+@over_methods_with_tokens  # without tokens, it is the latents themselves
+def test_quantized_may_be_changed_in_place(method: Method):
+    quantizer = method.build().train()
+    latents = latents_for(quantizer).requires_grad_()
+    (quantizer(latents).quantized * 1.0).relu_().sum().backward()
+    expected, latents.grad = latents.grad, None
+    fresh = method.build().train()
+    fresh(latents).quantized.relu_().sum().backward()
+    torch.testing.assert_close(latents.grad, expected)
+
+
+# What eval tokens depend on
+
+
+@over_methods_with_tokens
+def test_eval_tokens_depend_on_the_place_alone(method: Method):
+    quantizer = method.build().eval()
+    latents = latents_for(quantizer, batch=5)
+    tokens = quantizer.encode(latents)
+    assert torch.equal(quantizer.encode(latents[2:3]), tokens[2:3])
+    assert torch.equal(quantizer.encode(latents[:, :, 1:2, 3:4]), tokens[..., 1:2, 3:4])
+    assert torch.equal(quantizer.encode(latents.flip(0)), tokens.flip(0))
+    strided = latents.movedim(1, -1).contiguous().movedim(-1, 1)
+    assert torch.equal(quantizer.encode(strided), tokens)
+    assert torch.equal(quantizer(latents[2:3]).tokens, tokens[2:3])
+
+
+@over_methods_with_tokens
+def test_eval_tokens_do_not_depend_on_autocast(method: Method):
+    quantizer = method.build().eval()
+    latents = latents_for(quantizer)
+    tokens, vectors = quantizer.encode(latents), quantizer.lookup(quantizer.encode(latents))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantizer.encode(latents), tokens)
+        out = quantizer(latents)
+        assert torch.equal(quantizer.lookup(tokens), vectors)
+        assert torch.equal(quantizer.index(vectors), quantizer.index(vectors.clone()))
+    assert torch.equal(out.tokens, tokens)
+    assert out.quantized.dtype == torch.float32
+
+
+@over_methods_with_tokens
+def test_eval_is_not_left_to_chance(method: Method):
+    quantizer = method.build().eval()
+    latents = latents_for(quantizer)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = quantizer.encode(latents)
+    assert torch.equal(quantizer(latents).tokens, first)
+    assert torch.equal(torch.get_rng_state(), before), "eval draws random numbers"
+    torch.manual_seed(2)
+    assert torch.equal(quantizer.encode(latents), first)
+    assert torch.equal(quantizer.train().encode(latents), first)
+
+
+@over_methods
+def test_eval_and_encode_change_no_state(method: Method):
+    quantizer = method.build()
+    latents = latents_for(quantizer)
+    before = state_hash(quantizer)
+    quantizer.eval()(latents)
+    assert state_hash(quantizer) == before
+    if has_tokens(method):
+        quantizer.train().encode(latents)
+        quantizer.lookup(tokens_for(quantizer))
+        quantizer.evaluate(latents)
+        assert state_hash(quantizer) == before
+        assert quantizer.training
+
+
+@over_methods
+def test_the_callers_tensors_are_untouched(method: Method):
+    quantizer = method.build().train()
+    latents = latents_for(quantizer)
+    kept = latents.clone()
+    quantizer(latents)
+    quantizer(latents.clone().requires_grad_()).quantized.sum().backward()
+    quantizer.eval()(latents)
+    assert torch.equal(latents, kept)
+    assert not latents.requires_grad
+    if has_tokens(method):
+        tokens = quantizer.encode(latents)
+        kept_tokens, vectors = tokens.clone(), quantizer.lookup(tokens)
+        kept_vectors = vectors.clone()
+        quantizer.index(vectors)
+        assert torch.equal(latents, kept)
+        assert torch.equal(tokens, kept_tokens)
+        assert torch.equal(vectors, kept_vectors)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@over_methods_with_tokens
+def test_half_precision_latents_give_the_tokens_of_float32(method: Method, dtype: torch.dtype):
+    quantizer = method.build().eval()
+    latents = latents_for(quantizer).to(dtype)
+    out, exact = quantizer(latents), quantizer(latents.float())
+    assert out.quantized.dtype == dtype
+    assert torch.equal(out.tokens, exact.tokens)
+    assert torch.equal(quantizer.encode(latents), exact.tokens)
+    assert torch.equal(out.quantized, exact.quantized.to(dtype))
+    quantizer.train()(latents.requires_grad_()).quantized.sum().backward()
+    assert latents.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@over_methods_with_tokens
+def test_codebooks_stay_float32(method: Method, dtype: torch.dtype):
+    quantizer = method.build().eval()
+    latents, before = latents_for(quantizer), state_hash(quantizer)
+    tokens = quantizer.encode(latents)
+    assert state_hash(quantizer.to(dtype)) == before
+    assert torch.equal(quantizer.to("cpu", dtype).encode(latents), tokens)
+    assert state_hash(quantizer.half()) == before
+
+
+# Errors
+
+
+@over_methods_with_tokens
+@pytest.mark.parametrize("wrong", ["negative", "the codebook size", "2**31 or more"])
+def test_tokens_out_of_range_name_the_first_position(method: Method, wrong: str):
+    quantizer = method.build()
+    size = quantizer.codebook_size
+    bad = {"negative": -1, "the codebook size": size, "2**31 or more": max(2**31, size)}[wrong]
+    tokens = tokens_for(quantizer, batch=2, grid=(3, 4))
+    tokens[(1,) * (tokens.ndim - 1) + (3,)] = bad
+    tokens[(1,) * (tokens.ndim - 1) + (2,)] = bad
+    position = [*[1] * (tokens.ndim - 1), 2]
+    with pytest.raises(ValueError) as error:
+        quantizer.lookup(tokens)
+    assert str(bad) in str(error.value)
+    assert str(position) in str(error.value)
+    assert str(size) in str(error.value)
+
+
+@over_methods_with_tokens
+def test_tokens_of_another_kind_or_rank_are_refused(method: Method):
+    quantizer = method.build()
+    tokens = tokens_for(quantizer, batch=2, grid=(3,)) % 2
+    for kind in (torch.float32, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match="integer"):
+            quantizer.lookup(tokens.to(kind))
+    expected = quantizer.lookup(tokens)
+    for kind in (torch.int32, torch.int16, torch.uint8):
+        assert torch.equal(quantizer.lookup(tokens.to(kind)), expected)
+    wrong = torch.tensor(0) if tokens.ndim == 2 else torch.zeros(2, 2, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="shape"):
+        quantizer.lookup(wrong)
+
+
+@over_methods
+def test_latents_of_the_wrong_shape_or_kind_are_refused(method: Method):
+    quantizer = method.build()
+    for call in (quantizer, quantizer.encode, quantizer.index) if has_tokens(method) else (quantizer,):
+        for shape in ((2, quantizer.latent_dim + 1, 3), (quantizer.latent_dim,), ()):
+            with pytest.raises(ValueError, match=rf"{quantizer.latent_dim}"):
+                call(torch.zeros(shape))
+        with pytest.raises(ValueError, match="floating-point"):
+            call(torch.zeros(2, quantizer.latent_dim, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
+@over_methods_with_tokens
+def test_latents_that_are_not_finite(method: Method, value: float):
+    quantizer = method.build()
+    for dtype in (torch.float32, torch.float16):
+        latents = latents_for(quantizer).to(dtype)
+        latents[1, 0, 2, 3] = value
+        latents[1, 0, 2, 4] = value
+        with pytest.raises(ValueError, match=r"\[1, 0, 2, 3\]"):
+            quantizer.encode(latents)
+        for mode in (True, False):
+            assert in_range(quantizer, quantizer.train(mode)(latents).tokens)
+        assert in_range(quantizer, quantizer(torch.full_like(latents, value)).tokens)
+
+
+@over_methods_with_tokens
+def test_large_finite_latents_are_no_error(method: Method):
+    quantizer = method.build()
+    latents = latents_for(quantizer, batch=2)
+    latents[0] = 3e38  # their sum is not finite
+    assert in_range(quantizer, quantizer.encode(latents))
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in WITH_TOKENS], ids=str)
+def test_what_needs_tokens_says_that_there_are_none(method: Method):
+    quantizer = method.build()
+    latents = latents_for(quantizer)
+    assert quantizer(latents).tokens is None
+    for call in (
+        lambda: quantizer.encode(latents),
+        lambda: quantizer.lookup(torch.zeros(2, 3, dtype=torch.int64)),
+        lambda: quantizer.index(latents),
+        lambda: quantizer.token_shape((4, 4)),
+    ):
+        with pytest.raises(ValueError, match="no tokens"):
+            call()
+
+
+# Batches
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@over_methods
+def test_grids_of_any_rank_and_batches_of_any_size(method: Method, grid: tuple[int, ...]):
+    quantizer = method.build()
+    for batch, mode in itertools.product((0, 1, 3), (True, False)):
+        latents = latents_for(quantizer, batch, grid).requires_grad_()
+        out = quantizer.train(mode)(latents)
+        assert out.quantized.shape == (batch, quantizer.quantized_dim, *grid)
+        assert all(loss.isfinite() for loss in out.losses.values())
+        (out.loss + out.quantized.sum()).backward()
+        assert latents.grad.isfinite().all()
+        if has_tokens(method):
+            tokens = quantizer.encode(latents)
+            assert tokens.shape == (batch, *quantizer.token_shape(grid))
+            assert quantizer.lookup(tokens).shape == out.quantized.shape
+            assert quantizer.index(out.quantized.detach()).shape == tokens.shape
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if not m.build().batch_statistics], ids=str)
+def test_micro_batches_equal_one_batch(method: Method):
+    quantizer = method.build().double().train()
+    quantizer.set_step(0)  # from here on, statistics are applied by set_step, not by forward
+    latents = latents_for(quantizer, batch=6).double()
+    weights = torch.randn(
+        6, quantizer.quantized_dim, 4, 5, generator=torch.Generator().manual_seed(2)
+    ).double()
+
+    def gradients(parts: int) -> list[Tensor]:
+        quantizer.zero_grad()
+        leaf = latents.clone().requires_grad_()
+        for x, w in zip(leaf.chunk(parts), weights.chunk(parts), strict=True):
+            out = quantizer(x)
+            ((out.quantized * w).mean() + out.loss).div(parts).backward()
+        return [leaf.grad, *(p.grad.clone() for p in quantizer.parameters() if p.grad is not None)]
+
+    for one, several in zip(gradients(1), gradients(3), strict=True):
+        torch.testing.assert_close(several, one, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch itself
+@over_methods_with_tokens
+def test_traces_as_one_graph(method: Method):
+    quantizer = method.build()
+    latents = latents_for(quantizer).requires_grad_()
+    tokens = quantizer.eval().encode(latents)
+
+    def compiled(call):
+        torch.compiler.reset()
+        return torch.compile(call, fullgraph=True, backend="aot_eager")
+
+    assert torch.equal(compiled(quantizer.encode)(latents), tokens)
+    torch.testing.assert_close(compiled(quantizer.lookup)(tokens), quantizer.lookup(tokens))
+    quantizer.train()
+
+    def step(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        out = quantizer(latents)
+        return out.quantized, out.tokens, out.loss
+
+    quantized, found, loss = compiled(step)(latents)
+    (gradient,) = torch.autograd.grad(quantized.square().sum() + loss, latents)
+    out = quantizer(latents)
+    (expected,) = torch.autograd.grad(out.quantized.square().sum() + out.loss, latents)
+    assert torch.equal(found, out.tokens)
+    torch.testing.assert_close(gradient, expected)
+
+
+# In a model
+
+
+def small_network(config_class: type):
+    values = {name: value for name, value in SMALL_NETWORK.items() if name in config_class.public_fields()}
+    return config_class(**values)
+
+
+over_networks = pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
+
+
+def model_of(method: Method, network: type) -> VQModelHF:
+    torch.manual_seed(0)
+    return VQModelHF(method.config(image_size=32, network=small_network(network)))
+
+
+@over_networks
+@over_methods
+def test_saved_and_loaded_is_bit_equal(method: Method, network: type, tmp_path):
+    model = model_of(method, network).eval()
+    pixel_values = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        before = model(pixel_values)
+        model.save_pretrained(tmp_path)
+        torch.manual_seed(9)  # what is left to initialization would differ
+        loaded = VQModelHF.from_pretrained(tmp_path)  # builds on the meta device
+        out = loaded(pixel_values)
+    assert type(loaded.config) is type(model.config)
+    assert torch.equal(out.reconstruction, before.reconstruction)
+    assert torch.equal(out.quantized, before.quantized)
+    assert state_hash(loaded.quantizer) == state_hash(model.quantizer)
+    if has_tokens(method):
+        assert torch.equal(out.tokens, before.tokens)
+        assert model.token_shape == tuple(model.encode(pixel_values[..., :32]).tokens.shape[1:])
+        assert torch.equal(model.decode(before.tokens), loaded.decode(before.tokens))
+        flat = model.get_image_tokens(pixel_values)
+        height, width = before.tokens.shape[-2:]
+        assert torch.equal(model.decode_image_tokens(flat, height, width), model.decode(before.tokens))
+
+
+@over_methods_with_tokens
+def test_loaded_in_bfloat16_keeps_its_codebooks(method: Method, tmp_path):
+    model = model_of(method, NETWORKS[0]).eval()
+    model.save_pretrained(tmp_path)
+    loaded = VQModelHF.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.dtype == torch.bfloat16
+    assert state_hash(loaded.quantizer) == state_hash(model.quantizer)
+    latents = latents_for(model.quantizer)
+    assert torch.equal(loaded.quantizer.encode(latents), model.quantizer.encode(latents))
+    assert loaded.encode(torch.zeros(1, 3, 32, 32)).quantized.dtype == torch.float32
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_meta_device_then_empty_then_reset(method: Method):
+    with torch.device("meta"):
+        quantizer = build_quantizer(method.config())
+    quantizer.to_empty(device="cpu")
+    reference = method.build()
+    quantizer.load_state_dict(reference.state_dict(), strict=True)
+    for module in quantizer.modules():
+        if isinstance(module, Quantizer) and not list(module.parameters()):
+            module.reset_parameters()  # what the state dict leaves out comes from here
+    assert state_hash(quantizer) == state_hash(reference)
+
+
+@over_networks
+@over_methods
+def test_gradient_checkpointing_is_equal(method: Method, network: type):
+    plain = model_of(method, network).train()
+    checkpointed = copy.deepcopy(plain)
+    enable = getattr(
+        checkpointed, "activation_checkpointing_enable", checkpointed.gradient_checkpointing_enable
+    )
+    enable()
+    pixel_values = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for model in (plain, checkpointed):
+        torch.manual_seed(0)
+        out = model(pixel_values)
+        ((out.reconstruction - pixel_values).square().mean() + out.loss).backward()
+    for (name, one), (_, other) in zip(
+        plain.named_parameters(), checkpointed.named_parameters(), strict=True
+    ):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            assert torch.equal(one.grad, other.grad), name

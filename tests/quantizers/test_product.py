@@ -1,0 +1,52 @@
+"""Product quantization: each part on its own, in its place."""
+
+import pytest
+import torch
+
+from vistok.quantizers import FSQ, VQ, Product
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_part_is_quantized_on_its_own(shared: bool):
+    torch.manual_seed(0)
+    product = Product(lambda: VQ(20, 3), num_codebooks=4, shared_codebook=shared)
+    latents = torch.randn(2, 12, 5)
+    out = product(latents)
+    assert len(product.quantizers) == (1 if shared else 4)
+    assert (product.latent_dim, product.quantized_dim, product.codebook_dim) == (12, 12, 3)
+    losses = []
+    for place in range(4):
+        part = product.quantizer(place)(latents[:, 3 * place : 3 * place + 3])
+        assert torch.equal(out.tokens[:, place], part.tokens)
+        torch.testing.assert_close(out.quantized[:, 3 * place : 3 * place + 3], part.quantized)
+        losses.append(part.loss)
+    torch.testing.assert_close(out.loss, torch.stack(losses).mean())
+
+
+def test_a_shared_codebook_is_counted_once():
+    def count(shared: bool) -> int:
+        return sum(p.numel() for p in Product(lambda: VQ(20, 3), 4, shared).parameters())
+
+    assert count(shared=True) * 4 == count(shared=False) == 240
+    assert list(Product(lambda: VQ(20, 3), 4, True).state_dict()) == ["quantizers.0.codebook"]
+
+
+def test_one_codebook_keeps_its_axis():
+    product = Product(lambda: FSQ([5, 5]), num_codebooks=1)
+    assert product.encode(torch.randn(2, 2, 3)).shape == (2, 1, 3)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.0, "3", None])
+def test_bad_number_of_codebooks(count):
+    with pytest.raises(ValueError, match="num_codebooks"):
+        Product(lambda: FSQ([5, 5]), num_codebooks=count)
+
+
+def test_tokens_name_the_codebook_that_is_wrong():
+    product = Product(lambda: FSQ([5, 5]), num_codebooks=3)
+    tokens = torch.zeros(2, 3, 4, dtype=torch.int64)
+    tokens[1, 2, 3] = 25
+    with pytest.raises(ValueError, match=r"\[1, 2, 3\]"):
+        product.lookup(tokens)
+    with pytest.raises(ValueError, match=r"\(B, 3, \*grid\)"):
+        product.lookup(tokens[:, :2])

@@ -1,0 +1,82 @@
+"""Residual quantization: every stage lowers the error, fixed codebooks by their levels."""
+
+import pytest
+import torch
+
+from vistok.quantizers import FSQ, VQ, Residual
+
+
+@pytest.mark.parametrize("bound", ["atanh", "tan"])
+@pytest.mark.parametrize("levels", [[5, 5], [8, 8], [3, 7], [4, 2]])
+def test_each_stage_of_fsq_lowers_the_error_by_its_levels(levels: list[int], bound: str):
+    # Within the outermost levels; beyond them the first stage's error is not a rounding.
+    generator = torch.Generator().manual_seed(0)
+    half_width = torch.tensor(levels) // 2
+    low, high = -torch.ones(2), (torch.tensor(levels) - 1 - half_width) / half_width
+    values = low + (high - low) * torch.rand(4000, 2, generator=generator)
+    errors = []
+    for stages in (1, 2, 3):
+        residual = Residual(lambda: FSQ(levels, bound), stages)
+        first = residual.quantizer(0)
+        latents = first.unbounded(values)
+        quantized = residual.eval()(latents).quantized
+        torch.testing.assert_close(residual.lookup(residual.encode(latents)), quantized, atol=1e-6, rtol=0)
+        errors.append((quantized - first.bounded(latents)).square().mean(0).sqrt())
+    for before, after in zip(errors, errors[1:], strict=False):
+        factor = before / after
+        assert (factor > 0.7 * torch.tensor(levels)).all(), factor
+        assert (factor < 1.4 * torch.tensor(levels)).all(), factor
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_is_greedy_on_what_is_left(shared: bool):
+    torch.manual_seed(0)
+    residual = Residual(lambda: VQ(30, 4), 3, shared)
+    with torch.no_grad():
+        for child in residual.quantizers:
+            child.codebook.normal_()
+    latents = torch.randn(2, 4, 6)
+    out = residual(latents)
+    left = latents.movedim(1, -1)
+    for depth in range(3):
+        table = residual.quantizer(depth).codebook.detach()
+        tokens = torch.cdist(left, table.expand(2, -1, -1)).argmin(-1)
+        assert torch.equal(out.tokens[:, depth], tokens)
+        left = left - table[tokens]
+    torch.testing.assert_close(out.quantized.movedim(1, -1), latents.movedim(1, -1) - left)
+
+
+def test_more_stages_lower_the_error_of_learned_codebooks():
+    torch.manual_seed(0)
+    latents = torch.randn(8, 4, 32)
+    residual = Residual(lambda: VQ(64, 4), 3).eval()
+    with torch.no_grad():
+        for depth, child in enumerate(residual.quantizers):
+            child.codebook.normal_(std=0.5**depth)
+    quantized = 0
+    errors = []
+    for child in residual.quantizers:
+        quantized = quantized + child(latents - quantized).quantized
+        errors.append((latents - quantized).square().mean().item())
+    assert errors[2] < 0.7 * errors[1] < 0.7**2 * errors[0]
+    torch.testing.assert_close(residual(latents).quantized, quantized)
+
+
+def test_the_straight_through_gradient_is_counted_once():
+    residual = Residual(lambda: VQ(30, 4, codebook_weight=0.0, commitment_weight=0.0), 3)
+    latents = torch.randn(2, 4, 6, requires_grad=True)
+    weights = torch.randn(2, 4, 6)
+    (residual(latents).quantized * weights).sum().backward()
+    torch.testing.assert_close(latents.grad, weights)
+
+
+def test_every_codebook_learns():
+    residual = Residual(lambda: VQ(30, 4), 3)
+    residual(torch.randn(2, 4, 6)).loss.backward()
+    assert all(child.codebook.grad.any() for child in residual.quantizers)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_bad_number_of_codebooks(count):
+    with pytest.raises(ValueError, match="num_codebooks"):
+        Residual(lambda: FSQ([5, 5]), num_codebooks=count)
