@@ -72,6 +72,11 @@ class Trainer:
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
+        if self.accelerator.num_processes > 1:
+            raise ValueError(
+                f"Training takes one process in this version, got {self.accelerator.num_processes}: launch with "
+                "--num_processes 1"
+            )
         model = VQModelHF(config.tokenizer).to(memory_format=torch.channels_last).train()
         if config.gradient_checkpointing:
             enable_gradient_checkpointing(model)

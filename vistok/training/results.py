@@ -102,8 +102,8 @@ def _evaluation_table(results: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"On {protocol['pictures']} pictures of `{Path(protocol['dataset']).name}`, split "
-            f"{protocol['split']}, {protocol['resolution']} pixels square: "
-            f"{protocol['preprocessing']}; {protocol['rounding']}. `eval_results.json` holds the whole protocol.",
+            f"{protocol['split']}, {protocol['resolution']} pixels square: {protocol['preprocessing']}; "
+            f"{protocol['rounding']}. `eval_results.json` holds the whole protocol.",
             "",
             "| metric | value |",
             "|---|---|",
