@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -70,12 +70,11 @@ class Trainer:
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         if self.accelerator.num_processes > 1:
             raise ValueError(
-                f"Training takes one process in this version, got {self.accelerator.num_processes}: launch with "
-                "--num_processes 1"
+                f"Training takes one process in this version, got {self.accelerator.num_processes}: "
+                "launch with --num_processes 1"
             )
         model = VQModelHF(config.tokenizer).to(memory_format=torch.channels_last).train()
         if config.gradient_checkpointing:
@@ -144,16 +143,8 @@ class Trainer:
     def _run(self) -> None:
         config = self.config
         batches = self.stream.batches(pin_memory=self.accelerator.device.type == "cuda")
-        pictures = (
-            config.train_batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
-        )
-        bar = tqdm(
-            total=config.max_train_steps,
-            initial=self.step,
-            desc="Training",
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-        )
+        pictures = config.train_batch_size * config.gradient_accumulation_steps
+        bar = tqdm(total=config.max_train_steps, initial=self.step, desc="Training", unit="step")
         with closing(batches), bar:
             while self.step < config.max_train_steps:
                 terms, out, pixel_values = self.training_step(batches)
@@ -309,8 +300,6 @@ class Trainer:
         checkpoints.keep_newest(self.output_dir, self.config.checkpoints_total_limit)
 
     def _write_sheet(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         tokenizer = self._averaged_tokenizer()
         was_training = tokenizer.training
         sheet = draw_validation_sheet(
@@ -322,19 +311,18 @@ class Trainer:
 
     def _finish(self) -> VQModelHF:
         tokenizer = self._averaged_tokenizer().eval()
-        if self.accelerator.is_main_process:
-            results = evaluate(
-                tokenizer,
-                self.validation_data,
-                batch_size=self.config.eval_batch_size,
-                num_workers=self.config.dataloader_num_workers,
-                limit=self.config.max_eval_samples,
-                on_error=self.config.on_unreadable,
-            )
-            write_results(tokenizer, self.config, self.validation_data, results, self.step)
-            self.journal.track(self.step, {f"evaluation/{name}": v for name, v in results["metrics"].items()})
-            if self.config.push_to_hub:
-                upload_results(self.config)
+        results = evaluate(
+            tokenizer,
+            self.validation_data,
+            batch_size=self.config.eval_batch_size,
+            num_workers=self.config.dataloader_num_workers,
+            limit=self.config.max_eval_samples,
+            on_error=self.config.on_unreadable,
+        )
+        write_results(tokenizer, self.config, self.validation_data, results, self.step)
+        self.journal.track(self.step, {f"evaluation/{name}": v for name, v in results["metrics"].items()})
+        if self.config.push_to_hub:
+            upload_results(self.config)
         return tokenizer
 
 
