@@ -64,6 +64,11 @@ def test_resolution_defaults_to_image_size(recipe):
         parse(recipe, "--resolution", "64")
 
 
+def test_the_output_goes_to_a_folder_named_after_the_recipe(recipe):
+    assert parse(recipe).output_dir == "outputs/recipe"
+    assert parse("fsq_tiny_imagenet").output_dir == "outputs/fsq_tiny_imagenet"
+
+
 def test_a_yaml_no_is_a_precision(recipe, tmp_path):
     path = tmp_path / "no.yaml"
     path.write_text(RECIPE + "mixed_precision: no\nreport_to: none\n")
@@ -87,6 +92,7 @@ def test_a_yaml_no_is_a_precision(recipe, tmp_path):
         (["--tokenizer.levels", "8", "1"], "levels"),
         (["--tokenizer.levels", "8.5"], "tokenizer.levels"),
         (["--tokenizer.level", "8"], "levels"),
+        (["--tokenizer.dtype", "bfloat16"], "tokenizer.dtype"),
         (["--tokenizer.network.hidden_channels", "0"], "hidden_channels"),
         (["--tokenizer.network.width", "3"], "tokenizer.network.width"),
         (["--tokenizer.model_type", "vistok_fsk"], "vistok_fsq"),

@@ -165,10 +165,10 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_ten_stop_the_run(tmp_path)
     trainer.objective.distance = sometimes_nan
     before = [weight.clone() for weight in trainer.tokenizer.parameters()]
     batches = trainer.stream.batches()
-    trainer.training_step(batches)
+    assert not trainer.training_step(batches).taken
     assert (trainer.step, trainer.skipped_in_a_row) == (0, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.tokenizer.parameters(), strict=True))
-    trainer.training_step(batches)
+    assert trainer.training_step(batches).taken
     assert (trainer.step, trainer.skipped_in_a_row) == (1, 0)
     poisoned[0] = 100
     with pytest.raises(TrainingError, match="10 steps in a row"):

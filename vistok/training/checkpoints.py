@@ -83,6 +83,30 @@ def latest_checkpoint(output_dir: Path) -> Path | None:
     return next(reversed(list_checkpoints(output_dir)), None)
 
 
+def checkpoint_to_resume(output_dir: Path, asked: str | None) -> Path | None:
+    """The checkpoint that a run goes on from, None to start afresh.
+
+    Args:
+        output_dir: The folder of the run.
+        asked: A checkpoint's path or name, `"latest"`, which may be none, or None.
+
+    Raises:
+        CheckpointError: The one asked for is not complete, or the folder holds some and none was asked for.
+    """
+    latest = latest_checkpoint(output_dir)
+    if asked is None and latest is not None:
+        raise CheckpointError(
+            f"{output_dir} holds checkpoints of an earlier run (the last is {latest.name}): "
+            "go on with --resume_from_checkpoint latest, or choose another --output_dir"
+        )
+    if asked is None or asked == "latest":
+        return latest
+    path = output_dir / asked if (output_dir / asked).is_dir() else Path(asked)
+    if not is_complete(path):
+        raise CheckpointError(f"resume_from_checkpoint: {asked} is not a complete checkpoint; try latest")
+    return path
+
+
 def is_complete(checkpoint: Path) -> bool:
     """Whether every file that the marker lists is there at its full length."""
     try:

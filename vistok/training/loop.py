@@ -2,8 +2,10 @@
 
 import logging
 import math
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -30,6 +32,22 @@ _MOST_SKIPPED = 10  # steps in a row whose gradient is not finite: the run does 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what is safe."""
+
+
+class StepOutput(NamedTuple):
+    """What an optimizer step made of its last micro-batch.
+
+    Attributes:
+        terms: The weighted terms of the loss by name, scalars.
+        out: What the tokenizer made of the pictures.
+        pixel_values: float `(B, 3, H, W)` in [-1, 1].
+        taken: Whether the weights were updated.
+    """
+
+    terms: dict[str, Tensor]
+    out: TokenizerOutput
+    pixel_values: Tensor
+    taken: bool
 
 
 class Trainer:
@@ -60,7 +78,7 @@ class Trainer:
     def __init__(self, config: TrainingConfig):
         self.config = config
         self.output_dir = Path(config.output_dir)
-        resume_from = self._checkpoint_to_resume()
+        resume_from = checkpoints.checkpoint_to_resume(self.output_dir, config.resume_from_checkpoint)
         self.training_data = self._open(config.train_split)
         self.validation_data = self._open(config.validation_split)
         self.journal = Journal(config)  # refuses a tracker that is not installed
@@ -147,11 +165,13 @@ class Trainer:
         bar = tqdm(total=config.max_train_steps, initial=self.step, desc="Training", unit="step")
         with closing(batches), bar:
             while self.step < config.max_train_steps:
-                terms, out, pixel_values = self.training_step(batches)
+                step = self.training_step(batches)
+                if not step.taken:
+                    continue
                 last = self.step == config.max_train_steps
-                bar.update(self.step - bar.n)
+                bar.update()
                 if last or self.step % config.logging_steps == 0:
-                    values = self._measures(terms, out, pixel_values)
+                    values = self._measures(step)
                     rate = (bar.format_dict["rate"] or 0.0) * pictures
                     bar.set_postfix_str(
                         f"loss {values['loss']:.4f}, psnr {values['psnr']:.2f} dB, {rate:.0f} images/s"
@@ -162,7 +182,7 @@ class Trainer:
                 if self.step % config.validation_steps == 0:
                     self._write_sheet()
 
-    def training_step(self, batches) -> tuple[dict[str, Tensor], TokenizerOutput, Tensor]:
+    def training_step(self, batches: Iterator[dict[str, Tensor]]) -> StepOutput:
         """One optimizer step: its micro-batches, the clipped gradient, the update.
 
         A step whose gradient is not finite is skipped and counted.
@@ -171,7 +191,7 @@ class Trainer:
             batches: Endless batches of a `PictureStream`.
 
         Returns:
-            The terms of the loss, the output and the pictures of the last micro-batch.
+            What the step made of its last micro-batch.
         """
         for _ in range(self.config.gradient_accumulation_steps):
             batch = next(batches)
@@ -186,9 +206,8 @@ class Trainer:
                         self.model.parameters(), self.config.max_grad_norm
                     )
                     taken = bool(norm.isfinite())
-                    if (
-                        taken or self.accelerator.scaler is not None
-                    ):  # fp16's scaler skips by itself, and adapts
+                    scaled = self.accelerator.scaler is not None
+                    if taken or scaled:  # fp16's scaler skips a bad step by itself, and adapts
                         self.optimizer.step()
                     self.optimizer.zero_grad()
         if taken:
@@ -201,7 +220,7 @@ class Trainer:
         else:
             self.tokenizer.quantizer.discard_statistics()
             self._count_skipped(terms)
-        return terms, out, pixel_values
+        return StepOutput(terms, out, pixel_values, taken)
 
     def _count_skipped(self, terms: dict[str, Tensor]) -> None:
         self.skipped_in_a_row += 1
@@ -215,12 +234,11 @@ class Trainer:
                 "--mixed_precision no"
             )
 
-    def _measures(
-        self, terms: dict[str, Tensor], out: TokenizerOutput, pixel_values: Tensor
-    ) -> dict[str, float]:
-        with torch.no_grad():
-            error = (out.reconstruction.float().clamp(-1, 1) - pixel_values).square().mean().item()
-        values = {name: term.item() for name, term in terms.items()}
+    @torch.no_grad()
+    def _measures(self, step: StepOutput) -> dict[str, float]:
+        difference = step.out.reconstruction.float().clamp(-1, 1) - step.pixel_values
+        error = difference.square().mean().item()
+        values = {name: term.item() for name, term in step.terms.items()}
         values["loss"] = math.fsum(values.values())
         values["psnr"] = 10 * math.log10(4 / max(error, 1e-12))
         values["learning_rate"] = self.scheduler.get_last_lr()[0]
@@ -247,23 +265,6 @@ class Trainer:
             revision=config.dataset_revision,
             image_column=config.image_column,
         )
-
-    def _checkpoint_to_resume(self) -> Path | None:
-        asked = self.config.resume_from_checkpoint
-        latest = checkpoints.latest_checkpoint(self.output_dir)
-        if asked is None and latest is not None:
-            raise ValueError(
-                f"{self.output_dir} holds checkpoints of an earlier run (the last is {latest.name}): "
-                "go on with --resume_from_checkpoint latest, or choose another --output_dir"
-            )
-        if asked is None or asked == "latest":
-            return latest
-        path = Path(asked)
-        if not path.is_dir() and (self.output_dir / asked).is_dir():
-            path = self.output_dir / asked
-        if not checkpoints.is_complete(path):
-            raise ValueError(f"resume_from_checkpoint: {asked} is not a complete checkpoint; try 'latest'")
-        return path
 
     def _resume(self, checkpoint: Path) -> None:
         state = checkpoints.load_state(checkpoint)
