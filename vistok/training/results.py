@@ -27,7 +27,7 @@ def draw_validation_sheet(model: VQModelHF, source: Source, count: int) -> Image
         count: Number of pictures.
     """
     transform = PictureTransform(model.config.image_size)
-    batch = next(iter(ordered_batches(source, transform, batch_size=count, limit=count, on_error="skip")))
+    batch = next(ordered_batches(source, transform, batch_size=count, limit=count, on_error="skip"))
     pixel_values = to_pixel_values(batch["pixels"].to(model.device))
     out = model.encode(pixel_values)
     reconstruction = model.decode_quantized(out.quantized)
