@@ -311,11 +311,11 @@ class VisualTokenizerConfig(_StrictConfig):
 
 
 def _register(config_class: type[_StrictConfig]) -> None:
-    # The same class again is a notebook cell run again; AutoConfig would let any other take the name too.
+    # One of the same module is a notebook cell run again; AutoConfig would let any other take the name too.
     known = CONFIG_MAPPING._extra_content.get(config_class.model_type)
-    names = [f"{c.__module__}.{c.__qualname__}" for c in (known, config_class) if c is not None]
-    if len(set(names)) == 2:
-        raise ValueError(f"model_type {config_class.model_type!r} of {names[1]} is taken by {names[0]}")
+    if known is not None and known.__module__ != config_class.__module__:
+        names = [f"{c.__module__}.{c.__qualname__}" for c in (config_class, known)]
+        raise ValueError(f"model_type {config_class.model_type!r} of {names[0]} is taken by {names[1]}")
     AutoConfig.register(config_class.model_type, config_class, exist_ok=known is not None)
 
 

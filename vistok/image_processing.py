@@ -22,7 +22,8 @@ from .configuration import on_registration
 from .image_decoding import MAX_PIXELS, to_rgb
 from .image_decoding import UnreadableImageError as UnreadableImageError
 from .image_decoding import decode_image as decode_image
-from .modeling import COMPANIONS, VQModelHF
+from .modeling import VQModelHF
+from .pretrained import COMPANIONS
 
 
 class VistokImageProcessorKwargs(ImagesKwargs, total=False):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .modeling import COMPANIONS, VQModelHF
+from .modeling import VQModelHF
+from .pretrained import COMPANIONS
 
 _USE = """\
 ```python

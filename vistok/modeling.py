@@ -1,26 +1,16 @@
 """VQModelHF: a picture becomes tokens and comes back, by any quantizer and network that a config names."""
 
-import os
 import re
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from json import JSONDecodeError
-from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers import MODEL_MAPPING
 
 from .configuration import VisualTokenizerConfig, on_registration
 from .networks import Decoder, Encoder, build_decoder, build_encoder, takes_quantized
+from .pretrained import PreTrainedTokenizerModel
 from .quantizers import Quantizer, QuantizerOutput, build_quantizer
-
-# Writers of what belongs beside a model's weights (image processor, card), added by higher layers. Each is
-# called with the model, the folder and the name that users will load it by, and leaves what is there alone.
-COMPANIONS: list[Callable[["VQModelHF", Path, str], None]] = []
 
 
 @dataclass
@@ -37,7 +27,7 @@ class TokenizerOutput(QuantizerOutput):
     reconstruction: Tensor | None = None
 
 
-class VQModelHF(PreTrainedModel):
+class VQModelHF(PreTrainedTokenizerModel):
     """A visual tokenizer: an encoder, a quantizer and a decoder.
 
     Args:
@@ -251,118 +241,5 @@ class VQModelHF(PreTrainedModel):
             tokens = tokens.transpose(1, 2)
         return self.decode(tokens.unflatten(-1, grid))
 
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs
-    ):
-        """Loads a tokenizer from a folder or a Hub repository; see `PreTrainedModel.from_pretrained`.
-
-        Only safetensors files are read, and every weight must be there.
-
-        Raises:
-            ValueError: A weight is missing, left over, of another shape or not finite, a file is damaged, or
-                an override is no field or out of range.
-        """
-        kwargs["use_safetensors"] = True
-        tolerant = kwargs.pop("ignore_mismatched_sizes", False)
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path,
-                *args,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **kwargs,
-            )
-        except (
-            SafetensorError,
-            JSONDecodeError,
-            KeyError,
-        ) as error:  # of a weights file, or of the index of several
-            raise ValueError(
-                f"The weights of {pretrained_model_name_or_path} are damaged or incomplete ({error}): "
-                "save or download them again"
-            ) from error
-        info["not_finite_keys"] = {
-            name
-            for name, state in model.state_dict().items()
-            if not (state.is_meta or state.isfinite().all())  # meta: left on the disk by a device_map
-        }
-        problems = [
-            f"{text} {', '.join(sorted(key[0] if isinstance(key, tuple) else key for key in info[kind]))}"
-            for kind, text in (
-                ("missing_keys", "missing"),
-                ("unexpected_keys", "left over"),
-                ("mismatched_keys", "of another shape"),
-                ("not_finite_keys", "not finite"),
-            )
-            if info.get(kind) and not (tolerant and kind == "mismatched_keys")
-        ]
-        if problems:
-            raise ValueError(
-                f"The weights of {pretrained_model_name_or_path} do not fit {type(model.config).__name__}: "
-                f"{'; '.join(problems)}"
-            )
-        return (model, info) if output_loading_info else model
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, *, push_to_hub: bool = False, **kwargs
-    ) -> None:
-        """Saves weights and configuration, and image processor and model card where they are not there yet.
-
-        Args:
-            save_directory: The folder; made if needed.
-            push_to_hub: Whether to upload it too, to `repo_id` or the folder's name.
-            kwargs: What `PreTrainedModel.save_pretrained` and `push_to_hub` take.
-        """
-        hub_kwargs = {name: kwargs.pop(name) for name in ("repo_id", *_HUB_KWARGS) if name in kwargs}
-        super().save_pretrained(save_directory, **kwargs)
-        if kwargs.get("is_main_process", True):
-            folder = Path(save_directory)
-            _delete_stale_weights(folder)
-            name = hub_kwargs.pop("repo_id", folder.resolve().name)
-            for write in COMPANIONS:
-                write(self, folder, name)
-            if push_to_hub:
-                self.push_to_hub(name, **hub_kwargs)
-
-    def push_to_hub(
-        self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, **kwargs
-    ) -> str:
-        """Uploads weights, configuration, image processor and card as one commit.
-
-        A card that the repository has already is left as it is.
-
-        Args:
-            repo_id: The repository, `"org/name"`; made if needed.
-            private: Whether a new repository is private.
-            token: The token to authenticate with; by default the one stored by `hf auth login`.
-            kwargs: `commit_message`, `commit_description`, `revision` or `create_pr` of the commit;
-                `max_shard_size`.
-
-        Returns:
-            The address of the commit.
-        """
-        save_kwargs = {name: kwargs.pop(name) for name in ("max_shard_size",) if name in kwargs}
-        kwargs.setdefault("commit_message", f"Upload {type(self).__name__}")
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, repo_id=repo_id, **save_kwargs)
-            if api.file_exists(repo_id, "README.md", revision=kwargs.get("revision")):
-                (Path(folder) / "README.md").unlink(missing_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, delete_patterns=[_ONE_FILE, _INDEX, _SHARDS], **kwargs
-            )
-            return commit.commit_url
-
-
-def _delete_stale_weights(folder: Path) -> None:
-    # transformers deletes the shards of an earlier save, but not its single file, which loading would prefer.
-    (folder / (_ONE_FILE if any(folder.glob(_SHARDS)) else _INDEX)).unlink(missing_ok=True)
-
-
-_ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_SHARDS = "model-*-of-*.safetensors"
-_HUB_KWARGS = ("private", "token", "commit_message", "commit_description", "revision", "create_pr")
 
 on_registration(lambda config_class: MODEL_MAPPING.register(config_class, VQModelHF, exist_ok=True))
