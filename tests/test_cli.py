@@ -29,6 +29,7 @@ def here(tmp_path, monkeypatch):
         (["quickstar"], "did you mean 'quickstart'"),
         (["--max_train_steps", "x"], "max_train_steps must be int"),
         (["--tokenizer.image_size", "50"], "nearest that fit: 48 or 52"),
+        (["--tokenizer.image_size", "8"], "at least 11"),
         (["--dataset_name", "no/such/folder"], "no/such/folder"),
         (["--dataset_name", "empty"], "empty"),
         (["--dataset_name", "texts"], "image"),

@@ -315,17 +315,17 @@ def test_the_classes_are_registered_by_model_type():
 
 
 def test_a_class_can_be_defined_again_but_not_by_another():
-    def define(name: str) -> type:
-        source = f"class {name}(NetworkConfig):\n    model_type = 'test_defined_again'\n    width: int = 3\n"
-        namespace = {"NetworkConfig": NetworkConfig, "__name__": "notebook"}
+    def define(module: str) -> type:
+        source = "class CellConfig(NetworkConfig):\n    model_type = 'test_defined_again'\n    width: int = 3\n"
+        namespace = {"NetworkConfig": NetworkConfig, "__name__": module}
         exec(source, namespace)
-        return namespace[name]
+        return namespace["CellConfig"]
 
-    define("CellConfig")
-    again = define("CellConfig")
+    define("notebook")
+    again = define("notebook")
     assert type(AutoConfig.for_model("test_defined_again")) is again
     with pytest.raises(ValueError, match="test_defined_again"):
-        define("OtherConfig")
+        define("another_package")
     assert type(AutoConfig.for_model("test_defined_again")) is again
 
 
@@ -476,3 +476,24 @@ def test_two_thousand_values_load_or_raise_a_value_error():
         value = known.default if known and chance.random() < 0.2 else chance.choice(atoms)
         taken += loads_or_names_the_field(config_class, field, value)
     assert 200 < taken < 1500  # the fuzz reaches both ends
+
+
+def test_a_newer_network_says_which_version_it_needs(tmp_path):
+    FSQConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    values["vistok_version"] = "9.9"
+    values["network"]["new_field"] = 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="new_field.*needs vistok >= 9.9"):
+        FSQConfig.from_pretrained(tmp_path)
+
+
+def test_a_float_field_takes_a_whole_number():
+    class Whole(VisualTokenizerConfig):
+        model_type = "test_whole_number"
+        beta: float = 0.25
+
+    assert Whole(beta=1).beta == 1
+    with pytest.raises(ValueError, match="beta"):
+        Whole(beta="1")

@@ -18,6 +18,7 @@ from vistok import (
     SimpleCNNConfig,
     StridedCNNConfig,
     TokenizerOutput,
+    VistokImageProcessor,
     VisualTokenizerConfig,
     VQConfig,
     VQModelHF,
@@ -460,3 +461,30 @@ def test_a_damaged_file_never_gives_another_model(checkpoint):
 
 
 FUZZED_FILES = 1000
+
+
+def test_a_tuple_on_request():
+    model = VQModelHF(FSQConfig(image_size=32, network=SimpleCNNConfig(hidden_channels=8))).eval()
+    pixel_values = torch.zeros(1, 3, 32, 32)
+    with torch.no_grad():
+        assert isinstance(model(pixel_values, return_dict=False), tuple)
+        assert torch.equal(model(pixel_values, return_dict=True).reconstruction, model(pixel_values)[-1])
+
+
+def test_another_model_in_the_same_folder_replaces_what_nobody_wrote(tmp_path):
+    for size in (32, 64):
+        VQModelHF(FSQConfig(image_size=size, network=SimpleCNNConfig(hidden_channels=8))).save_pretrained(
+            tmp_path
+        )
+        assert VistokImageProcessor.from_pretrained(tmp_path).size["shortest_edge"] == size
+        assert f"{size} x {size} pixels" in (tmp_path / "README.md").read_text()
+    VistokImageProcessor(do_center_crop=False, size_divisor=4).save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    VQModelHF(FSQConfig(image_size=32, network=SimpleCNNConfig(hidden_channels=8))).save_pretrained(tmp_path)
+    assert not VistokImageProcessor.from_pretrained(tmp_path).do_center_crop
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_folder_that_is_not_there_is_said():
+    with pytest.raises(ValueError, match="There is no folder '/no/such/folder'"):
+        VQModelHF.from_pretrained("/no/such/folder")

@@ -61,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--max_samples", type=int, help="evaluate the first so many pictures only")
     evaluate.add_argument(
-        "--on_error", choices=("error", "skip"), default="error", help="what to do with an unreadable picture"
+        "--on_unreadable",
+        choices=("error", "skip"),
+        default="error",
+        help="what to do with an unreadable picture",
     )
     evaluate.add_argument(
         "--output_dir", help="folder for eval_results.json; by default the results are only shown"
@@ -134,10 +137,19 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
     import json
     from pathlib import Path
 
+    from accelerate import Accelerator
+
     from .data import open_dataset
     from .evaluation import evaluate
     from .modeling import VQModelHF
+    from .training.checkpoints import publish
 
+    folder = Path(flags.output_dir) if flags.output_dir is not None else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator()
+    if accelerator.num_processes > 1:
+        raise ValueError(f"Evaluation takes one process in this version, got {accelerator.num_processes}")
     source = open_dataset(
         flags.dataset_name,
         split=flags.split,
@@ -146,21 +158,19 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
         image_column=flags.image_column,
     )
     results = evaluate(
-        VQModelHF.from_pretrained(flags.model),
+        VQModelHF.from_pretrained(flags.model).to(accelerator.device),
         source,
         resolution=flags.resolution,
         batch_size=flags.batch_size,
         num_workers=flags.num_workers,
         limit=flags.max_samples,
-        on_error=flags.on_error,
+        on_error=flags.on_unreadable,
     )
     text = json.dumps(results, indent=2)
-    if flags.output_dir is None:
+    if folder is None:
         print(text)
         return
-    folder = Path(flags.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "eval_results.json").write_text(text + "\n", encoding="utf-8")
+    publish(folder, lambda path: (path / "eval_results.json").write_text(text + "\n", encoding="utf-8"))
     print(f"Wrote {folder / 'eval_results.json'}")
 
 

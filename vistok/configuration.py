@@ -6,6 +6,7 @@ every field has a type and a range; a bad value, an unknown field or a network o
 """
 
 import functools
+import inspect
 import math
 import os
 import re
@@ -108,6 +109,8 @@ class _StrictConfig(PreTrainedConfig):
     ) = None
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any):
+        annotations = inspect.get_annotations(cls)
+        cls.__annotations__ = {k: float | int if v is float else v for k, v in annotations.items()}
         super().__init_subclass__(*args, **kwargs)  # makes it a keyword-only dataclass
         cls.__eq__ = _StrictConfig.__eq__  # not the dataclass's own, by which [8, 5] is not (8, 5)
         strict(cls, accept_kwargs=True)
@@ -122,9 +125,7 @@ class _StrictConfig(PreTrainedConfig):
         for name in sorted(kwargs.keys() - _TRANSFORMERS_KEYS.keys()):
             message = _no_field(type(self), name, kwargs[name])
             if _is_newer(written_by):
-                message += (
-                    f"; it needs vistok >= {written_by}, this is {__version__}: pip install --upgrade vistok"
-                )
+                message += f"; {_needs(written_by)}"
             raise ValueError(message)
         for name, value in kwargs.items():
             _check_transformers_key(type(self), name, value)
@@ -199,6 +200,10 @@ def _check_transformers_key(config_class: type[_StrictConfig], name: str, value:
         raise ValueError(f"{config_class.__name__}: bad value for {name!r}: {error}") from error
 
 
+def _needs(version: str) -> str:
+    return f"it needs vistok >= {version}, this is {__version__}: pip install --upgrade vistok"
+
+
 def _is_newer(version: str | None) -> bool:
     try:
         return version is not None and Version(str(version)) > Version(__version__)
@@ -263,6 +268,9 @@ class VisualTokenizerConfig(_StrictConfig):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs: Any):
         """Loads a configuration from a folder or the Hub; on the base class, whichever the file names."""
+        name = os.fspath(pretrained_model_name_or_path)
+        if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not os.path.exists(name):
+            raise ValueError(f"There is no folder {name!r} to load a tokenizer from")
         load = AutoConfig if cls is VisualTokenizerConfig else super()
         try:
             loaded = load.from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -285,6 +293,17 @@ class VisualTokenizerConfig(_StrictConfig):
                 f"its model_type is {config.model_type!r}"
             )
         return loaded
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As for every configuration; a file of a newer version says so for its network's fields too."""
+        written_by = config_dict.get("vistok_version")
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except ValueError as error:
+            if not _is_newer(written_by) or "needs vistok" in str(error):
+                raise
+            raise ValueError(f"{error}; {_needs(written_by)}") from error
 
     @classmethod
     def own_fields(cls) -> list[str]:

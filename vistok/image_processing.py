@@ -1,5 +1,6 @@
 """VistokImageProcessor: pictures to pixel values (float `(B, 3, H, W)` in [-1, 1]) and back."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -288,7 +289,7 @@ class VistokImageProcessor(PilBackend):
 
 # What transformers writes into a processor's file beside its options, and what its loaders pass through.
 _FILE_KEYS = {"image_processor_type", "processor_class", "feature_extractor_type", "auto_map"}
-_LOADING_KEYS = {"return_unused_kwargs", "trust_remote_code", "code_revision", "_commit_hash"}
+_LOADING_KEYS = {"return_unused_kwargs", "trust_remote_code", "code_revision", "_commit_hash", "dtype"}
 
 
 def _check_lengths(name: str, lengths: Any, allowed: list[set[str]]) -> None:
@@ -364,13 +365,26 @@ on_registration(
 
 
 def _beside_model(model: VQModelHF, folder: Path, name: str) -> None:
-    if not (folder / IMAGE_PROCESSOR_NAME).exists():
-        length = model.config.image_size
-        VistokImageProcessor(
-            size={"shortest_edge": length},
-            crop_size={"height": length, "width": length},
-            size_divisor=getattr(model.encoder, "downsample_factor", None),  # 1-D tokenizers have none
-        ).save_pretrained(folder)
+    length = model.config.image_size
+    processor = VistokImageProcessor(
+        size={"shortest_edge": length},
+        crop_size={"height": length, "width": length},
+        size_divisor=getattr(model.encoder, "downsample_factor", None),  # 1-D tokenizers have none
+    )
+    path = folder / IMAGE_PROCESSOR_NAME
+    if not path.exists() or _is_default_of_another_model(path, processor):
+        processor.save_pretrained(folder)
+
+
+def _is_default_of_another_model(path: Path, processor: VistokImageProcessor) -> bool:
+    """Whether a processor's file is what an earlier save of another model wrote, and nobody changed."""
+    theirs, ours = json.loads(path.read_text(encoding="utf-8")), json.loads(processor.to_json_string())
+    geometry = ("size", "crop_size", "size_divisor")
+    length = theirs.get("size", {}).get("shortest_edge")
+    default = theirs.get("crop_size") == {"height": length, "width": length}
+    return default and all(
+        theirs.get(key) == ours.get(key) for key in (theirs.keys() | ours.keys()) - set(geometry)
+    )
 
 
 COMPANIONS.append(_beside_model)

@@ -173,13 +173,16 @@ class VQModelHF(PreTrainedTokenizerModel):
         """
         return self.decoder(self.from_quantized(quantized.to(self.dtype)))
 
-    def forward(self, pixel_values: Tensor, original_sizes: Tensor | None = None) -> TokenizerOutput:
+    def forward(
+        self, pixel_values: Tensor, original_sizes: Tensor | None = None, return_dict: bool | None = None
+    ) -> TokenizerOutput | tuple:
         """Pictures to tokens and back, in training with the quantizer's losses.
 
         Args:
             pixel_values: float `(B, 3, H, W)` in [-1, 1].
             original_sizes: What the image processor adds for its own `postprocess`; taken so that
                 `model(**processor(images, return_tensors="pt"))` works, and not needed.
+            return_dict: False for a plain tuple of the fields; by default as the configuration says.
 
         Returns:
             The reconstruction beside the quantizer's vectors, tokens and losses.
@@ -189,7 +192,9 @@ class VQModelHF(PreTrainedTokenizerModel):
         """
         out = self.quantizer(self.encode_latents(pixel_values))
         reconstruction = self.decode_quantized(out.quantized)
-        return TokenizerOutput(out.quantized, out.tokens, out.losses, reconstruction)
+        output = TokenizerOutput(out.quantized, out.tokens, out.losses, reconstruction)
+        as_tuple = not (self.config.return_dict if return_dict is None else return_dict)
+        return output.to_tuple() if as_tuple else output
 
     def get_image_tokens(self, pixel_values: Tensor) -> Tensor:
         """The tokens of pictures as the flat sequences that autoregressive models read.
@@ -230,6 +235,10 @@ class VQModelHF(PreTrainedTokenizerModel):
         grid = shape if codebooks == 1 else shape[1:]
         if height is not None or width is not None:
             grid = (grid[0] if height is None else height, grid[-1] if width is None else width)
+        if min(grid) < 1:
+            raise ValueError(
+                f"height and width of the grid must be at least 1, got {' x '.join(map(str, grid))}"
+            )
         expected = (torch.Size(grid).numel(),) if codebooks == 1 else (torch.Size(grid).numel(), codebooks)
         if tuple(tokens.shape[1:]) != expected:
             raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 # Writers of what belongs beside a model's weights (image processor, card), added by higher layers. Each is
 # called with the model, the folder and the name that users will load it by, and leaves what is there alone.
@@ -90,14 +91,14 @@ class PreTrainedTokenizerModel(PreTrainedModel):
             for write in COMPANIONS:
                 write(self, folder, name)
             if push_to_hub:
-                self.push_to_hub(name, **hub_kwargs)
+                _upload(folder, name, **hub_kwargs)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, **kwargs
     ) -> str:
         """Uploads weights, configuration, image processor and card as one commit.
 
-        A card that the repository has already is left as it is.
+        An image processor or a card that the repository has already is left as it is.
 
         Args:
             repo_id: The repository, `"org/name"`; made if needed.
@@ -110,17 +111,31 @@ class PreTrainedTokenizerModel(PreTrainedModel):
             The address of the commit.
         """
         save_kwargs = {name: kwargs.pop(name) for name in ("max_shard_size",) if name in kwargs}
-        kwargs.setdefault("commit_message", f"Upload {type(self).__name__}")
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, **save_kwargs)
-            if api.file_exists(repo_id, "README.md", revision=kwargs.get("revision")):
-                (Path(folder) / "README.md").unlink(missing_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, delete_patterns=[_ONE_FILE, _INDEX, _SHARDS], **kwargs
-            )
-            return commit.commit_url
+            for name in (IMAGE_PROCESSOR_NAME, "README.md"):
+                if api.file_exists(repo_id, name, revision=kwargs.get("revision")):
+                    (Path(folder) / name).unlink(missing_ok=True)
+            return _upload(Path(folder), repo_id, private=private, token=token, **kwargs)
+
+
+def _upload(
+    folder: Path, repo_id: str, private: bool | None = None, token: str | bool | None = None, **kwargs
+) -> str:
+    """Uploads what belongs to a tokenizer from a folder as one commit, and returns the commit's address."""
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    kwargs.setdefault("commit_message", "Upload tokenizer")
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        allow_patterns=["config.json", _ONE_FILE, _INDEX, _SHARDS, IMAGE_PROCESSOR_NAME, "README.md"],
+        delete_patterns=[_ONE_FILE, _INDEX, _SHARDS],
+        **kwargs,
+    )
+    return commit.commit_url
 
 
 def _delete_stale_weights(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from vistok.data import (
     DatasetError,
@@ -322,3 +323,15 @@ def test_a_missing_library_is_named(monkeypatch, name, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     check_error('pip install "vistok[train]"', name)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_flat_split_folders_have_no_labels(tmp_path, split):
+    for name, count in (("train", 3), ("validation", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new("RGB", (16, 16)).save(tmp_path / name / f"{i}.png")
+    source = open_dataset(str(tmp_path), split=split)
+    assert source.num_rows == {"train": 3, "validation": 2}[split]
+    assert not source.has_labels
+    assert source.read(0).decode().size == (16, 16)

@@ -80,3 +80,11 @@ def test_every_codebook_learns():
 def test_bad_number_of_codebooks(count):
     with pytest.raises(ValueError, match="num_codebooks"):
         Residual(lambda: FSQ([5, 5]), num_codebooks=count)
+
+
+def test_stages_that_float32_cannot_tell_apart_are_refused():
+    with pytest.raises(ValueError, match="num_codebooks must be at most 7 residual stages"):
+        Residual(lambda: FSQ(levels=[8, 5]), num_codebooks=8)
+    quantizer = Residual(lambda: FSQ(levels=[8, 5]), num_codebooks=7)
+    tokens = torch.randint(0, 40, (4, 7, 16, 16), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quantizer.index(quantizer.lookup(tokens)), tokens)

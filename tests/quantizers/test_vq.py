@@ -113,3 +113,13 @@ def test_bad_values(name: str, value):
         VQ(**{name: value})
     with pytest.raises(ValueError, match=name):
         VQConfig(**{name: value})
+
+
+def test_float64_latents_need_no_conversion_of_the_module():
+    quantizer = VQ(codebook_size=16, codebook_dim=4)
+    latents = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    out = quantizer(latents)
+    (out.quantized.sum() + out.loss).backward()
+    assert out.quantized.dtype == latents.grad.dtype == torch.float64
+    assert torch.equal(out.tokens, quantizer.encode(latents.float()))
+    assert quantizer.codebook.grad.dtype == torch.float32

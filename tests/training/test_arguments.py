@@ -96,7 +96,6 @@ def test_a_yaml_no_is_a_precision(recipe, tmp_path):
         (["--tokenizer.network.hidden_channels", "0"], "hidden_channels"),
         (["--tokenizer.network.width", "3"], "tokenizer.network.width"),
         (["--tokenizer.model_type", "vistok_fsk"], "vistok_fsq"),
-        (["--tokenizer.model_type", "vistok_vq"], "levels"),
         (["--tokenizer.image_size"], "tokenizer.image_size"),
         (["--imports", "no_such_package"], "no_such_package"),
     ],
@@ -147,3 +146,10 @@ def test_every_recipe_parses_and_says_what_it_costs_and_scores(name):
     assert f"vistok train {name}" in header
     for word in ("Cost", "Score"):
         assert f"# {word}" in header
+
+
+def test_another_method_by_flag_leaves_the_fields_of_the_recipes_own(recipe):
+    words = ["--tokenizer.model_type", "vistok_vq", "--tokenizer.codebook_size", "64"]
+    tokenizer = parse(recipe, *words, "--tokenizer.network.model_type", "vistok_strided_cnn").tokenizer
+    assert (tokenizer.model_type, tokenizer.codebook_size, tokenizer.image_size) == ("vistok_vq", 64, 32)
+    assert (tokenizer.network.model_type, tokenizer.network.hidden_channels) == ("vistok_strided_cnn", 8)

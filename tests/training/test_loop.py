@@ -295,3 +295,38 @@ class Unpatches(Decoder):
     def forward(self, features):
         return self.conv(features)
 """
+
+
+def test_the_quantizer_hears_every_step_and_every_skip(tmp_path):
+    heard = []
+
+    def listen(trainer):
+        quantizer = trainer.tokenizer.quantizer
+        quantizer.set_step = heard.append
+        quantizer.discard_statistics = lambda: heard.append("discard")
+
+    trainer = Trainer(config(tmp_path, max_train_steps=3))
+    listen(trainer)
+    distance, calls = trainer.objective.distance, []
+    trainer.objective.distance = lambda *x: (
+        distance(*x) * (calls.append(0) or (float("nan") if len(calls) == 2 else 1))
+    )
+    trainer.train()
+    assert heard == [0, 1, "discard", 2, 3]
+    heard.clear()
+    resumed = Trainer(config(tmp_path, max_train_steps=3, resume_from_checkpoint="checkpoint-2"))
+    listen(resumed)
+    resumed.train()
+    assert heard == [2, 3]
+
+
+def test_an_empty_or_unreadable_validation_split_is_refused(tmp_path):
+    photograph = Image.new("RGB", (40, 40), "teal")
+    for split, readable in (("train", True), ("validation", False)):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for i in range(3):
+            path = tmp_path / "pictures" / split / f"{i}.png"
+            photograph.save(path) if readable else path.write_bytes(b"no picture")
+    run = config(tmp_path / "run", dataset_name=str(tmp_path / "pictures"), on_unreadable="skip")
+    with pytest.raises(ValueError, match="first 2 pictures of split 'validation' cannot be read"):
+        Trainer(run).train()

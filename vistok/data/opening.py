@@ -69,6 +69,11 @@ def open_dataset(
         raise DatasetError('reading a dataset needs `datasets`: pip install "vistok[train]"') from error
     with _quiet():  # the loggers repeat on several lines what DatasetError says on one
         builder = _builder(name, config_name, revision, token)
+        if isinstance(builder, ImageFolder):
+            # Labels are folders below the split's. `datasets` takes the split folders themselves for labels
+            # and then fails on one split alone.
+            first = next(iter(builder.config.data_files.values()))
+            builder.config.drop_labels = len({os.path.dirname(str(file)) for file in first}) == 1 or None
         files = _files_of_split(builder, name, split)
         try:
             stream = builder.as_streaming_dataset(split=split)

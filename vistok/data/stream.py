@@ -208,7 +208,7 @@ def pixels_of(
             where = f"row {picture.row} of split {source.split!r} of dataset {source.name!r}"
             message = f"{where} cannot be read: {error}"
             if on_error == "error":
-                raise DatasetError(f'{message}; on_error="skip" leaves such pictures out') from error
+                raise DatasetError(f"{message}; --on_unreadable skip leaves such pictures out") from error
             logger.warning(message)
             pixels.append(None)
     return pixels

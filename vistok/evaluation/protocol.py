@@ -1,9 +1,11 @@
 """One stated way to evaluate a tokenizer: every number comes with how it was made."""
 
 import math
+import os
 import platform
 from collections.abc import Iterable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ def evaluate(
         ValueError: The split is empty, a picture cannot be read, or the model's output is not finite.
     """
     model.eval()
-    resolution = resolution or model.config.image_size
+    resolution = model.config.image_size if resolution is None else resolution
     batches = ordered_batches(
         source,
         PictureTransform(resolution),
@@ -98,7 +100,7 @@ def evaluate(
     return {
         "metrics": metrics,
         "protocol": {
-            "dataset": source.name,
+            "dataset": Path(source.name).name if os.path.exists(source.name) else source.name,
             "dataset_fingerprint": source.fingerprint,
             "split": source.split,
             "pictures": count,
@@ -123,7 +125,8 @@ def evaluate(
 
 def _rounded(pixel_values: torch.Tensor) -> torch.Tensor:
     """Pixel values as a file of uint8 would hold them, in [0, 1]."""
-    return ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round() / 255
+    rounded = ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round() / 255
+    return rounded.cpu() if rounded.device.type == "mps" else rounded  # which has no float64 to measure in
 
 
 def format_metrics(metrics: dict[str, float], names: Iterable[str] = ()) -> str:

@@ -61,12 +61,14 @@ class Decoder(nn.Module, ABC):
 
     Attributes:
         channels: Channels of the features it takes.
+        downsample_factor: Pixels of height or width per place of the grid.
         last_layer: The weight of its last layer, where the adaptive weight of an adversarial loss is
             measured.
     """
 
     config_class: ClassVar[type[NetworkConfig]]
     channels: int
+    downsample_factor: int
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

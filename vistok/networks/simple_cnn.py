@@ -96,6 +96,7 @@ class SimpleCNNDecoder(Decoder):
         super().__init__()
         widths = _widths(hidden_channels, num_downsamples)
         self.channels = widths[-1]
+        self.downsample_factor = 2**num_downsamples
         self.blocks = nn.ModuleList(_ResidualBlock(self.channels) for _ in range(num_res_blocks))
         self.conv = nn.Conv2d(self.channels, self.channels, 3, padding=1)
         self.ups = nn.ModuleList(

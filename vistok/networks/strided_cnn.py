@@ -90,6 +90,7 @@ class StridedCNNDecoder(Decoder):
     def __init__(self, in_channels: int, hidden_channels: int = 512, num_downsamples: int = 3):
         super().__init__()
         self.channels = in_channels
+        self.downsample_factor = 2**num_downsamples
         self.ups = nn.ModuleList(
             _Up(hidden_channels if i else in_channels, hidden_channels) for i in range(num_downsamples)
         )

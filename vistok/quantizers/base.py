@@ -89,7 +89,7 @@ class Quantizer(nn.Module, ABC):
             if not hasattr(cls, hook) and getattr(cls, method) is getattr(Quantizer, method):
                 raise TypeError(f"{cls.__name__} must define {hook} (or override {method})")
         arguments = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-        if arguments != config_class.own_fields():
+        if sorted(arguments) != sorted(config_class.own_fields()):
             raise TypeError(
                 f"The constructor of {cls.__name__} takes {arguments}, but the own fields of "
                 f"{config_class.__name__} are {config_class.own_fields()}: they must be the same, in order"
@@ -182,6 +182,10 @@ class Quantizer(nn.Module, ABC):
         A learned codebook finds the scale by itself; entries that are fixed need it.
         """
         return values
+
+    def most_stages(self) -> int | None:
+        """How many residual stages float32 can tell apart; None for a method that has no such limit."""
+        return None
 
     def zoom_out(self, quantized: Tensor, depth: int) -> Tensor:
         """The inverse of `zoom_in`, for the vectors of residual stage `depth`."""

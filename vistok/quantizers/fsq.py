@@ -149,6 +149,10 @@ class FSQ(Quantizer):
         c = self._constants(values)
         return values * c.level**depth + c.centre
 
+    def most_stages(self) -> int:
+        """Each stage makes cells as many times smaller as there are levels. See `Quantizer.most_stages`."""
+        return int(22 / math.log2(max(self.levels)))  # of float32's 24 bits, two for the arithmetic
+
     def zoom_out(self, quantized: Tensor, depth: int) -> Tensor:
         """See `Quantizer.zoom_out`."""
         c = self._constants(quantized)

@@ -3,10 +3,12 @@
 Autoregressive Image Generation using Residual Quantization. Lee, Kim, Kim, Cho, Han. arXiv:2203.01941
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from .base import QuantizerOutput
+from .base import Quantizer, QuantizerOutput
 from .product import SeveralCodebooks
 
 
@@ -23,7 +25,8 @@ class Residual(SeveralCodebooks):
         shared_codebook: Whether the stages share one codebook.
 
     Raises:
-        ValueError: `num_codebooks` is below 1.
+        ValueError: `num_codebooks` is below 1 or above what float32 can tell apart, or the latents are not as
+            wide as the entries.
 
     Example:
         >>> import torch
@@ -34,6 +37,19 @@ class Residual(SeveralCodebooks):
         >>> bool(errors[1] < errors[0] / 4)
         True
     """
+
+    def __init__(self, build: Callable[[], Quantizer], num_codebooks: int, shared_codebook: bool = False):
+        super().__init__(build, num_codebooks, shared_codebook)
+        most = self.quantizers[0].most_stages()
+        if most is not None and num_codebooks > most:
+            raise ValueError(
+                f"num_codebooks must be at most {most} residual stages here, got {num_codebooks}"
+            )
+        if self.latent_dim != self.quantized_dim:
+            raise ValueError(
+                f"codebook_layout 'residual' needs latents as wide as the entries, got latent_dim "
+                f"{self.latent_dim} and quantized_dim {self.quantized_dim}; use 'product'"
+            )
 
     def quantize(self, latents: Tensor) -> QuantizerOutput:
         """See `Quantizer`."""

@@ -100,7 +100,7 @@ class VQ(Quantizer):
 
     def quantize(self, latents: Tensor) -> QuantizerOutput:
         """See `Quantizer`."""
-        rows, codebook = self._rows(latents), self._table()
+        rows, codebook = self._rows(latents), self._table().to(latents.dtype)
         quantized, loss_to_codebook, loss_to_latents, tokens = _Lookup.apply(rows, codebook, self.normalize)
         losses = {}
         if self.training and self.codebook_weight:
@@ -112,7 +112,7 @@ class VQ(Quantizer):
 
     def assign(self, latents: Tensor) -> Tensor:
         """See `Quantizer`."""
-        tokens = nearest(self._rows(latents), self._table(), unit_norm=self.normalize)
+        tokens = nearest(self._rows(latents), self._table().to(latents.dtype), unit_norm=self.normalize)
         return tokens.view(latents.shape[0], *latents.shape[2:])
 
     def entries(self, tokens: Tensor) -> Tensor:

@@ -118,7 +118,11 @@ def training_config(flags: dict[str, Any], dotted: list[str]) -> TrainingConfig:
     if not isinstance(settings["tokenizer"], dict):
         raise ValueError(f"tokenizer must map fields to values, got {settings['tokenizer']!r}")
     settings.update(flags)
-    for keys, values in _dotted_flags(dotted):
+    asked = _dotted_flags(dotted)
+    for keys, values in asked:
+        if keys[-1] == "model_type":  # the recipe's fields belong to its own method or network
+            _keep_common_fields(settings, keys[:-1], values[0])
+    for keys, values in asked:
         target = settings
         for key in keys[:-1]:
             target = target.setdefault(key, {})
@@ -140,6 +144,17 @@ def training_config(flags: dict[str, Any], dotted: list[str]) -> TrainingConfig:
     values = {name: coerce(value, known[name], name) for name, value in settings.items()}
     values.setdefault("output_dir", f"outputs/{Path(recipe).stem}")
     return TrainingConfig(tokenizer=tokenizer, **values)
+
+
+def _keep_common_fields(settings: dict[str, Any], keys: list[str], model_type: str) -> None:
+    """Drops the fields of a recipe's configuration that another `model_type` does not have."""
+    holder = settings
+    for key in keys[:-1]:
+        holder = holder.setdefault(key, {})
+    fields = holder.setdefault(keys[-1], {})
+    if model_type in CONFIG_MAPPING and fields.get("model_type") != model_type:
+        known = field_types(CONFIG_MAPPING[model_type])
+        holder[keys[-1]] = {key: value for key, value in fields.items() if key in known}
 
 
 def _coerce_config(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 YAML reads `5e-4` as a string and `no` as false, and a flag is always a string.
 """
 
+import inspect
 import json
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -35,9 +36,7 @@ def field_types(config_class: type) -> dict[str, Any]:
     for base in reversed(config_class.__mro__):
         if not issubclass(PreTrainedConfig, base):
             # Each class by itself: transformers writes its own annotations as text that only it can evaluate.
-            own = {
-                name: base.__dict__[name] for name in ("__annotations__", "__module__") if name in vars(base)
-            }
+            own = {"__annotations__": inspect.get_annotations(base), "__module__": base.__module__}
             hints |= get_type_hints(type(base.__name__, (), own))
     theirs = PreTrainedConfig.__dataclass_fields__
     return {name: hints[name] for name in config_class.__dataclass_fields__ if name not in theirs}

@@ -161,6 +161,8 @@ class TrainingConfig:
                 f"{self.tokenizer.image_size}; set --tokenizer.image_size {self.resolution} too, "
                 "or leave resolution out"
             )
+        if self.resolution < 11:
+            raise ValueError(f"image_size must be at least 11 to be evaluated by SSIM, got {self.resolution}")
         if self.max_eval_samples is not None and self.max_eval_samples < 1:
             raise ValueError(f"max_eval_samples must be at least 1, got {self.max_eval_samples}")
 

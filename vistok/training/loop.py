@@ -81,6 +81,8 @@ class Trainer:
         resume_from = checkpoints.checkpoint_to_resume(self.output_dir, config.resume_from_checkpoint)
         self.training_data = self._open(config.train_split)
         self.validation_data = self._open(config.validation_split)
+        if self.validation_data.num_rows == 0:
+            raise ValueError(f"{config.dataset_name} has no rows in split {config.validation_split!r}")
         self.journal = Journal(config)  # refuses a tracker that is not installed
         if config.push_to_hub:
             make_repository(config)  # so that a token that is missing is missed now

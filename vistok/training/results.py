@@ -27,7 +27,11 @@ def draw_validation_sheet(model: VQModelHF, source: Source, count: int) -> Image
         count: Number of pictures.
     """
     transform = PictureTransform(model.config.image_size)
-    batch = next(ordered_batches(source, transform, batch_size=count, limit=count, on_error="skip"))
+    batch = next(ordered_batches(source, transform, batch_size=count, limit=count, on_error="skip"), None)
+    if batch is None:
+        raise ValueError(
+            f"{source.name}: the first {count} pictures of split {source.split!r} cannot be read"
+        )
     pixel_values = to_pixel_values(batch["pixels"].to(model.device))
     out = model.encode(pixel_values)
     reconstruction = model.decode_quantized(out.quantized)
@@ -47,7 +51,7 @@ def write_results(
         step: Optimizer steps taken.
     """
     sheet = draw_validation_sheet(model, source, config.num_validation_images)
-    name = config.hub_model_id or config.output_dir
+    name = config.hub_model_id or Path(config.output_dir).resolve().name
 
     def write(folder: Path) -> None:
         sheet.save(folder / "sheet.png")
@@ -55,7 +59,7 @@ def write_results(
         write_model_card(
             model,
             folder,
-            name=str(name),
+            name=name,
             sections={
                 "Reconstructions": "Validation pictures, reconstructions and tokens.\n\n![](sheet.png)",
                 "Evaluation": _evaluation_table(results),
