@@ -316,7 +316,7 @@ def test_the_classes_are_registered_by_model_type():
 
 def test_a_class_can_be_defined_again_but_not_by_another():
     def define(module: str) -> type:
-        source = "class CellConfig(NetworkConfig):\n    model_type = 'test_defined_again'\n    width: int = 3\n"
+        source = "class CellConfig(NetworkConfig):\n    model_type = 'test_defined_again'\n    width: int = 3"
         namespace = {"NetworkConfig": NetworkConfig, "__name__": module}
         exec(source, namespace)
         return namespace["CellConfig"]
