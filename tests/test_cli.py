@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path):
 
 def test_train_then_evaluate_then_load(here, capsys):
     assert main(["train", "quickstart", *SMALL, "--output_dir", "out"]) == 0
-    assert "VQModelHF.from_pretrained('out')" in capsys.readouterr().out
+    assert "Wrote the tokenizer to out" in capsys.readouterr().out
     words = ["--model", "out", "--dataset_name", "samples", "--max_samples", "2", "--output_dir", "results"]
     assert main(["evaluate", *words]) == 0
     assert (here / "results" / "eval_results.json").exists()

@@ -47,8 +47,10 @@ def load(dataset: IterableDataset, num_workers: int, pin_memory: bool = False) -
             if isinstance(item, DatasetError):
                 raise item
             yield item
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        # torch notices a dead worker, or the socket breaks over which it was handing a batch on.
+        raised_by_dataset = "Caught" in str(error)
+        if raised_by_dataset or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
             raise
         raise DatasetError(
             "a data worker died, most often for lack of memory (also of /dev/shm): "
