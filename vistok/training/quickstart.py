@@ -57,7 +57,7 @@ It made, in {folder}/
   sheet.png            validation pictures | reconstructions | tokens: open it
   picture_tokens.npy   the {shape} tokens of a picture of {size} pixels; picture_sheet.png shows them
   config.json, model.safetensors, preprocessor_config.json, README.md, eval_results.json
-Try next
+Try next, in the environment (after make: `. .venv/bin/activate`)
   python -c "from vistok import VQModelHF; print(VQModelHF.from_pretrained('{folder}'))"
   vistok train fsq_tiny_imagenet --dataset_name PATH_OR_HUB_ID     on pictures of your own
   vistok evaluate --model {folder} --dataset_name PATH_OR_HUB_ID --split validation"""
