@@ -10,7 +10,8 @@ import pytest
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vistok import (
     FSQConfig,
@@ -130,7 +131,8 @@ def test_what_was_loaded_once_loads_offline(hub_env, model):
     VQModelHF.from_pretrained("org/tiny")
     AutoImageProcessor.from_pretrained("org/tiny")
     code = """
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 import vistok
 model = AutoModel.from_pretrained("org/tiny")
 AutoImageProcessor.from_pretrained("org/tiny")

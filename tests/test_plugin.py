@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vistok import FSQConfig, SimpleCNNConfig, VistokImageProcessor, VisualTokenizerConfig, VQModelHF
 

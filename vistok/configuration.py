@@ -130,6 +130,7 @@ class _StrictConfig(PreTrainedConfig):
         for name, value in kwargs.items():
             _check_transformers_key(type(self), name, value)
         super().__post_init__(**kwargs)
+        self.__dict__["_post_init_done"] = True  # transformers sets it by itself, but not yet in 5.17
 
     def __setattr__(self, name: str, value: Any):
         if not self.__dict__.get("_post_init_done", False):
@@ -165,6 +166,12 @@ class _StrictConfig(PreTrainedConfig):
             for name in sorted(kwargs.keys() - known):
                 raise ValueError(_no_field(cls, name, kwargs[name]))
         return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dictionary."""
+        values = super().to_dict()
+        values.pop("_post_init_done", None)
+        return values
 
     @classmethod
     def public_fields(cls) -> list[str]:
