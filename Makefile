@@ -13,10 +13,10 @@ run := ./scripts/setup_env.sh
 help:  ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s%s\n", $$1, $$2}'
 
-quickstart:  ## Train a small tokenizer on embedded photographs, evaluate it, draw what it does (4 minutes)
+quickstart:  ## Train a small tokenizer on embedded photographs, evaluate it, draw what it does (2 minutes)
 	@$(run) vistok quickstart --output_dir outputs/quickstart
 
-test:  ## Run every test, the examples in docstrings and README among them (10 minutes)
+test:  ## Run every test, the examples in docstrings and README among them (5 minutes)
 	@$(run) python -m pytest
 
 lint:  ## Check style and format
