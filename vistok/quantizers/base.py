@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..configuration import VisualTokenizerConfig
+from .randomness import SampleStreams
 
 QUANTIZERS: dict[type[VisualTokenizerConfig], type["Quantizer"]] = {}
 
@@ -52,7 +53,7 @@ class Quantizer(nn.Module, ABC):
     A subclass names its `config_class`, which registers it, and sets the four sizes in its constructor. It
     defines
 
-    - `quantize(latents) -> QuantizerOutput`: the training and evaluation forward;
+    - `quantize(latents, mask=None) -> QuantizerOutput`: the training and evaluation forward;
     - `assign(latents) -> tokens`: the evaluation tokens, the fast path of extraction;
     - `entries(tokens) -> quantized`: the vectors of tokens,
 
@@ -67,16 +68,23 @@ class Quantizer(nn.Module, ABC):
         quantized_dim: Channels of the quantized vectors.
         batch_statistics: Whether a loss or the assignment in training depends on the batch as a whole, so
             that several micro-batches do not equal one batch.
+        learns_through_quantized: Whether the gradient of `quantized` reaches the codebook too, so that
+            residual stages must not cut it.
+        codebook_frozen: Whether `freeze_codebook` was called.
+        stream: Of which of several codebooks it is: each draws random numbers of its own.
     """
 
     config_class: ClassVar[type[VisualTokenizerConfig]]
-    batch_statistics: ClassVar[bool] = False
+    batch_statistics: bool = False
+    learns_through_quantized: ClassVar[bool] = False
+    codebook_frozen: bool = False
+    stream: int = 0
 
     codebook_size: int
     codebook_dim: int
     latent_dim: int
     quantized_dim: int
-    quantize: Callable[[Tensor], QuantizerOutput]
+    quantize: Callable[..., QuantizerOutput]
     assign: Callable[[Tensor], Tensor]
     entries: Callable[[Tensor], Tensor]
 
@@ -96,21 +104,29 @@ class Quantizer(nn.Module, ABC):
             )
         QUANTIZERS[config_class] = cls
 
-    def forward(self, latents: Tensor) -> QuantizerOutput:
+    def __init__(self):
+        super().__init__()
+        self.samples = SampleStreams()
+        self._step: int | None = None
+
+    def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """Quantizes latents, in training with losses.
 
         Args:
             latents: float `(B, latent_dim, *grid)`. Non-finite values are let through; tokens stay in range.
+            mask: bool `(B, *grid)`, False at places that are padding: they have tokens and vectors, but no
+                part in losses and statistics.
 
         Returns:
             The quantized vectors in the dtype of the latents, the tokens and the weighted losses.
 
         Raises:
-            ValueError: The latents have the wrong shape or are not floating-point.
+            ValueError: The latents or the mask have the wrong shape or dtype.
         """
         self._check_latents(latents)
+        masked = {} if mask is None else {"mask": _checked_mask(mask, latents)}
         with torch.autocast(latents.device.type, enabled=False):
-            out = self.quantize(_at_least_float32(latents))
+            out = self.quantize(_at_least_float32(latents), **masked)
         out.quantized = out.quantized.to(latents.dtype)
         return out
 
@@ -201,6 +217,18 @@ class Quantizer(nn.Module, ABC):
         taken. What anneals does it here, and from the first call on statistics that `forward` gathers are
         applied here.
         """
+        self._step = step
+        self.samples.begin(step)
+
+    @property
+    def updates_by_step(self) -> bool:
+        """Whether `set_step` was called: statistics wait for it, instead of being applied in `forward`."""
+        return self._step is not None
+
+    def freeze_codebook(self) -> None:
+        """Keeps the entries as they are: no gradient, moving average, revival or initialization moves them."""
+        self.codebook_frozen = True
+        self.requires_grad_(False)
 
     def discard_statistics(self) -> None:
         """Forgets what `forward` gathered since the last `set_step`: the loop skipped that step."""
@@ -242,6 +270,16 @@ class Quantizer(nn.Module, ABC):
                 f"Expected tokens in [0, {self.codebook_size}), got {int(tokens[tuple(wrong)])} at position "
                 f"{wrong}; are they from another tokenizer?"
             )
+
+
+def _checked_mask(mask: Tensor, latents: Tensor) -> Tensor:
+    places = (latents.shape[0], *latents.shape[2:])
+    if tuple(mask.shape) != places or mask.dtype != torch.bool:
+        raise ValueError(
+            f"Expected a bool mask of shape {places} for latents {tuple(latents.shape)}, "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+    return mask
 
 
 def _at_least_float32(latents: Tensor) -> Tensor:
