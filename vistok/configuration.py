@@ -37,7 +37,12 @@ _TRANSFORMERS_KEYS: dict[str, Any] = {
 
 
 def number(
-    default: float, *, at_least: float | None = None, above: float | None = None, below: float | None = None
+    default: float,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
 ):
     """A dataclass field for a finite number in a range.
 
@@ -45,11 +50,12 @@ def number(
         default: Its default value.
         at_least: The smallest value allowed.
         above: A bound that the value must exceed.
+        at_most: The largest value allowed.
         below: A bound that the value must stay under.
     """
     limits = [
         f"{text} {bound}"
-        for text, bound in (("at least", at_least), ("above", above), ("below", below))
+        for text, bound in (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
         if bound is not None
     ]
 
@@ -59,6 +65,7 @@ def number(
             -math.inf < value < math.inf
             and (at_least is None or value >= at_least)
             and (above is None or value > above)
+            and (at_most is None or value <= at_most)
             and (below is None or value < below)
         )
         if not inside:
@@ -243,6 +250,8 @@ class VisualTokenizerConfig(_StrictConfig):
         codebook_layout: Several codebooks either share the channels out (`"product"`) or each quantize what
             the ones before left over (`"residual"`).
         shared_codebook: Whether several codebooks are one and the same table.
+        quantizer_dropout: Share of the pictures in training that keep only their first residual stages, a
+            random number of them, so that the first stages alone decode well too.
         network: The network's configuration, or a dictionary of its fields with its `model_type`.
 
     Raises:
@@ -259,6 +268,7 @@ class VisualTokenizerConfig(_StrictConfig):
     num_codebooks: int = number(1, at_least=1, below=2**12)
     codebook_layout: Literal["product", "residual"] = "product"
     shared_codebook: bool = False
+    quantizer_dropout: float = number(0.0, at_least=0, at_most=1)
     network: dict | PreTrainedConfig | None = None
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any):
@@ -271,6 +281,14 @@ class VisualTokenizerConfig(_StrictConfig):
 
     def __setattr__(self, name: str, value: Any):
         super().__setattr__(name, _as_network(value) if name == "network" else value)
+
+    def validate_quantizer_dropout(self):
+        """Only residual stages can be left out."""
+        if self.quantizer_dropout and (self.codebook_layout != "residual" or self.num_codebooks == 1):
+            raise ValueError(
+                f"quantizer_dropout {self.quantizer_dropout} needs codebook_layout 'residual' and several "
+                f"codebooks, got {self.codebook_layout!r} and num_codebooks {self.num_codebooks}"
+            )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs: Any):

@@ -142,11 +142,12 @@ class VQModelHF(PreTrainedTokenizerModel):
         """
         return self.quantizer.evaluate(self.encode_latents(pixel_values))
 
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, num_codebooks: int | None = None) -> Tensor:
         """The pictures of tokens.
 
         Args:
             tokens: int `(B, *token_shape)` in `[0, codebook_size)`; the grid may have any size.
+            num_codebooks: Of several codebooks, decode the first ones only.
 
         Returns:
             float `(B, 3, H, W)`, about [-1, 1], not clamped.
@@ -160,7 +161,10 @@ class VQModelHF(PreTrainedTokenizerModel):
                 f"Expected tokens of rank {1 + len(shape)}, such as (B, {', '.join(map(str, shape))}), "
                 f"got {tuple(tokens.shape)}"
             )
-        return self.decode_quantized(self.quantizer.lookup(tokens))
+        some = {} if num_codebooks is None else {"num_codebooks": num_codebooks}
+        if some and self.config.num_codebooks == 1:
+            raise ValueError(f"This tokenizer has one codebook; leave num_codebooks={num_codebooks} out")
+        return self.decode_quantized(self.quantizer.lookup(tokens, **some))
 
     def decode_quantized(self, quantized: Tensor) -> Tensor:
         """The pictures of quantized vectors.
@@ -174,7 +178,11 @@ class VQModelHF(PreTrainedTokenizerModel):
         return self.decoder(self.from_quantized(quantized.to(self.dtype)))
 
     def forward(
-        self, pixel_values: Tensor, original_sizes: Tensor | None = None, return_dict: bool | None = None
+        self,
+        pixel_values: Tensor,
+        original_sizes: Tensor | None = None,
+        return_dict: bool | None = None,
+        mask: Tensor | None = None,
     ) -> TokenizerOutput | tuple:
         """Pictures to tokens and back, in training with the quantizer's losses.
 
@@ -183,6 +191,8 @@ class VQModelHF(PreTrainedTokenizerModel):
             original_sizes: What the image processor adds for its own `postprocess`; taken so that
                 `model(**processor(images, return_tensors="pt"))` works, and not needed.
             return_dict: False for a plain tuple of the fields; by default as the configuration says.
+            mask: bool `(B, *grid)`, False at places of padding, which have no part in the quantizer's losses
+                and statistics.
 
         Returns:
             The reconstruction beside the quantizer's vectors, tokens and losses.
@@ -190,7 +200,8 @@ class VQModelHF(PreTrainedTokenizerModel):
         Raises:
             ValueError: The shape is wrong, or the size does not fit the network.
         """
-        out = self.quantizer(self.encode_latents(pixel_values))
+        masked = {} if mask is None else {"mask": mask}
+        out = self.quantizer(self.encode_latents(pixel_values), **masked)
         reconstruction = self.decode_quantized(out.quantized)
         output = TokenizerOutput(out.quantized, out.tokens, out.losses, reconstruction)
         as_tuple = not (self.config.return_dict if return_dict is None else return_dict)

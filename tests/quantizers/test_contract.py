@@ -21,7 +21,22 @@ from vistok.quantizers import QUANTIZERS, Quantizer, Residual, build_quantizer
 SMALL = {"levels": [5, 4, 3], "codebook_size": 23, "codebook_dim": 4, "latent_dim": 4, "num_bits": 6}
 SMALL_NETWORK = {"hidden_channels": 8, "num_res_blocks": 1}
 # Variants of a method that take another way through its code.
-VARIANTS = {"FSQConfig": [{"bound": "tan"}, {"levels": [2, *[8] * 9]}], "VQConfig": [{"normalize": True}]}
+VARIANTS = {
+    "FSQConfig": [{"bound": "tan"}, {"levels": [2, *[8] * 9]}],
+    "SFSQConfig": [{"levels": [2, *[8] * 9]}],
+    "VQConfig": [
+        {"normalize": True},
+        {"normalize": True, "normalize_losses": False},
+        {"entropy_weight": 0.1, "initialization": "normal"},
+        {"initialization": "kmeans"},
+        {"gradient": "rotation"},
+    ],
+    "EMAVQConfig": [{"normalize": True}, {"initialization": "kmeans", "epsilon": 0.0}],
+    "GumbelVQConfig": [{"straight_through": False}],
+    "LFQConfig": [{"bit_order": "lsb", "normalize": True}, {"num_bits": 62, "entropy_weight": 0.0}],
+    "BSQConfig": [{"group_size": 3}, {"num_bits": 62, "group_size": 2}],
+    "OptVQConfig": [{"loss": "ce"}, {"loss": "l1", "projection": False}],
+}
 LAYOUTS = [
     {"num_codebooks": 1},
     *(
@@ -170,11 +185,13 @@ def test_eval_lookup_of_encode_is_forward(method: Method):
 
 @over_methods_with_tokens
 def test_training_lookup_of_tokens_is_quantized(method: Method):
+    if not dict(method.values).get("straight_through", True):
+        pytest.skip("quantizes to a soft mixture in training")
     quantizer = method.build().train()
-    before = copy.deepcopy(quantizer)  # a method may update its codebook in forward
+    quantizer.set_step(0)  # from here on, moving averages wait for the end of the step
     out = quantizer(latents_for(quantizer).requires_grad_())
     assert in_range(quantizer, out.tokens)
-    torch.testing.assert_close(before.lookup(out.tokens), out.quantized, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(quantizer.lookup(out.tokens), out.quantized, atol=1e-5, rtol=1e-5)
 
 
 @over_methods
@@ -349,12 +366,18 @@ def test_tokens_of_another_kind_or_rank_are_refused(method: Method):
 @over_methods
 def test_latents_of_the_wrong_shape_or_kind_are_refused(method: Method):
     quantizer = method.build()
-    for call in (quantizer, quantizer.encode, quantizer.index) if has_tokens(method) else (quantizer,):
-        for shape in ((2, quantizer.latent_dim + 1, 3), (quantizer.latent_dim,), ()):
-            with pytest.raises(ValueError, match=rf"{quantizer.latent_dim}"):
+    calls = {quantizer: quantizer.latent_dim}
+    if has_tokens(method):
+        calls |= {quantizer.encode: quantizer.latent_dim, quantizer.index: quantizer.quantized_dim}
+    for call, channels in calls.items():
+        for shape in ((2, channels + 1, 3), (channels,), ()):
+            with pytest.raises(ValueError, match=rf"{channels}"):
                 call(torch.zeros(shape))
         with pytest.raises(ValueError, match="floating-point"):
-            call(torch.zeros(2, quantizer.latent_dim, 3, dtype=torch.int64))
+            call(torch.zeros(2, channels, 3, dtype=torch.int64))
+    for mask in (torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 3)):
+        with pytest.raises(ValueError, match="bool mask of shape"):
+            quantizer(torch.zeros(2, quantizer.latent_dim, 3), mask)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
@@ -416,25 +439,133 @@ def test_grids_of_any_rank_and_batches_of_any_size(method: Method, grid: tuple[i
             assert quantizer.index(out.quantized.detach()).shape == tokens.shape
 
 
+def step_of(quantizer: Quantizer, latents: Tensor, weights: Tensor, parts: int) -> list[Tensor]:
+    """Gradients and state after one optimizer step on so many micro-batches; the losses of the last one."""
+    quantizer.set_step(0)  # from here on, statistics are applied by set_step, not by forward
+    leaf = latents.clone().requires_grad_()
+    for x, w in zip(leaf.chunk(parts), weights.chunk(parts), strict=True):
+        out = quantizer(x)
+        ((out.quantized * w).mean() + out.loss).div(parts).backward()
+    quantizer.set_step(1)
+    gradients = [p.grad.clone() for p in quantizer.parameters() if p.grad is not None]
+    return [leaf.grad, *gradients, *(buffer.clone() for buffer in quantizer.buffers())]
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if not m.build().batch_statistics], ids=str)
 def test_micro_batches_equal_one_batch(method: Method):
-    quantizer = method.build().double().train()
-    quantizer.set_step(0)  # from here on, statistics are applied by set_step, not by forward
-    latents = latents_for(quantizer, batch=6).double()
+    latents = latents_for(method.build(), batch=6).double()
     weights = torch.randn(
-        6, quantizer.quantized_dim, 4, 5, generator=torch.Generator().manual_seed(2)
+        6, method.build().quantized_dim, 4, 5, generator=torch.Generator().manual_seed(2)
     ).double()
+    one, several = (step_of(method.build().double().train(), latents, weights, n) for n in (1, 3))
+    for a, b in zip(one, several, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-6)
 
-    def gradients(parts: int) -> list[Tensor]:
-        quantizer.zero_grad()
-        leaf = latents.clone().requires_grad_()
-        for x, w in zip(leaf.chunk(parts), weights.chunk(parts), strict=True):
-            out = quantizer(x)
-            ((out.quantized * w).mean() + out.loss).div(parts).backward()
-        return [leaf.grad, *(p.grad.clone() for p in quantizer.parameters() if p.grad is not None)]
 
-    for one, several in zip(gradients(1), gradients(3), strict=True):
-        torch.testing.assert_close(several, one, atol=1e-6, rtol=1e-6)
+@over_methods
+def test_masked_places_have_no_part(method: Method):
+    latents = latents_for(method.build(), batch=4)
+    mask = torch.ones(4, 4, 5, dtype=torch.bool)
+    mask[:, :, 3:] = False
+    garbage = latents.clone()
+    garbage[..., 3:] = 1e3
+    garbage[0, 0, 0, 3] = float("nan")
+    results = []
+    for x in (latents, garbage):
+        quantizer = method.build().train()
+        quantizer.set_step(0)
+        leaf = x.clone().requires_grad_()
+        out = quantizer(leaf, mask)
+        if out.losses:
+            out.loss.backward()
+            assert not leaf.grad[..., 3:].nan_to_num(nan=1.0).any(), "a gradient at a masked place"
+            leaf.grad[..., 3:] = 0
+        quantizer.set_step(1)
+        kept = [] if leaf.grad is None else [leaf.grad]
+        kept += [p.grad for p in quantizer.parameters() if p.grad is not None]
+        results.append([out.loss.detach(), out.quantized.detach()[..., :3], *kept, *quantizer.buffers()])
+        if has_tokens(method):
+            assert in_range(quantizer, out.tokens)
+    for a, b in zip(*results, strict=True):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a, b)
+    everywhere = torch.ones(4, 4, 5, dtype=torch.bool)
+    out, plain = (method.build().train()(latents, *m) for m in ([everywhere], []))
+    torch.testing.assert_close(out.loss, plain.loss)
+    torch.testing.assert_close(out.quantized, plain.quantized)
+
+
+@over_methods
+def test_a_mask_of_nothing_gives_losses_of_zero_or_none(method: Method):
+    quantizer = method.build().train()
+    latents = latents_for(quantizer).requires_grad_()
+    before = state_hash(quantizer)
+    quantizer.set_step(0)
+    out = quantizer(latents, torch.zeros(4, 4, 5, dtype=torch.bool))
+    (out.loss + 0 * out.quantized.sum()).backward()
+    assert out.loss == 0
+    assert not latents.grad.any()
+    assert [name for name, p in quantizer.named_parameters() if p.grad is not None and p.grad.any()] == []
+    quantizer.discard_statistics()
+    assert state_hash(quantizer) == before
+
+
+@over_methods
+def test_a_frozen_codebook_stays(method: Method):
+    quantizer = method.build().train()
+    quantizer.freeze_codebook()
+    before = state_hash(quantizer)
+    latents = latents_for(quantizer).requires_grad_()
+    for step in range(3):
+        quantizer.set_step(step)
+        out = quantizer(latents)
+        (out.loss + out.quantized.sum()).backward()
+    quantizer.set_step(3)
+    assert state_hash(quantizer) == before
+    assert all(p.grad is None for p in quantizer.parameters())
+    assert latents.grad.any()
+
+
+@over_methods
+def test_a_skipped_step_leaves_no_trace(method: Method):
+    quantizer = method.build().train()
+    quantizer.set_step(0)
+    latents = latents_for(quantizer, batch=8)
+    quantizer(latents)  # k-means, where there is one, is over
+    quantizer.set_step(1)
+    reference = copy.deepcopy(quantizer)
+    quantizer(latents_for(quantizer, seed=5))
+    quantizer.discard_statistics()
+    for one in (quantizer, reference):
+        one.set_step(2)
+    if "kmeans" not in str(method):  # which does not wait for the step
+        assert state_hash(quantizer) == state_hash(reference)
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 2])
+@pytest.mark.parametrize("method", [m for m in WITH_TOKENS if m.build().token_shape(()) == (3,)], ids=str)
+def test_the_first_codebooks_decode_alone(method: Method, num_codebooks: int):
+    quantizer = method.build()
+    tokens = tokens_for(quantizer)
+    vectors = quantizer.lookup(tokens, num_codebooks=num_codebooks)
+    assert torch.equal(quantizer.lookup(tokens[:, :num_codebooks], num_codebooks=num_codebooks), vectors)
+    if isinstance(quantizer, Residual):
+        expected = torch.zeros_like(vectors)
+        for depth in range(num_codebooks):
+            stage = quantizer.quantizer(depth)
+            part = stage.lookup(tokens[:, depth])
+            expected += stage.zoom_out(part, depth) if depth else part
+    else:
+        width = quantizer.quantized_dim // 3 * num_codebooks
+        expected = quantizer.lookup(tokens)
+        expected[:, width:] = 0
+    torch.testing.assert_close(vectors, expected)
+    assert torch.equal(quantizer.lookup(tokens, num_codebooks=3), quantizer.lookup(tokens))
+    for wrong in (0, 4):
+        with pytest.raises(ValueError, match="num_codebooks"):
+            quantizer.lookup(tokens, num_codebooks=wrong)
+    with pytest.raises(ValueError, match="shape"):
+        quantizer.lookup(tokens[:, :1], num_codebooks=2)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch itself
@@ -450,7 +581,9 @@ def test_traces_as_one_graph(method: Method):
 
     assert torch.equal(compiled(quantizer.encode)(latents), tokens)
     torch.testing.assert_close(compiled(quantizer.lookup)(tokens), quantizer.lookup(tokens))
-    quantizer.train()
+    if "GumbelVQ" in str(method) or "kmeans" in str(method):
+        return  # random generators and the first batches are Python's: training has a graph around them
+    quantizer.train().set_step(0)
 
     def step(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out = quantizer(latents)
@@ -524,7 +657,7 @@ def test_meta_device_then_empty_then_reset(method: Method):
     reference = method.build()
     quantizer.load_state_dict(reference.state_dict(), strict=True)
     for module in quantizer.modules():
-        if isinstance(module, Quantizer) and not list(module.parameters()):
+        if isinstance(module, Quantizer) and not module.state_dict():
             module.reset_parameters()  # what the state dict leaves out comes from here
     assert state_hash(quantizer) == state_hash(reference)
 

@@ -114,8 +114,8 @@ class Quantizer(nn.Module, ABC):
 
         Args:
             latents: float `(B, latent_dim, *grid)`. Non-finite values are let through; tokens stay in range.
-            mask: bool `(B, *grid)`, False at places that are padding: they have tokens and vectors, but no
-                part in losses and statistics.
+            mask: bool `(B, *grid)`, False at places that are padding: they have no part in losses, statistics
+                and gradients, whatever stands there; their tokens and vectors are those of zeros.
 
         Returns:
             The quantized vectors in the dtype of the latents, the tokens and the weighted losses.
@@ -124,9 +124,12 @@ class Quantizer(nn.Module, ABC):
             ValueError: The latents or the mask have the wrong shape or dtype.
         """
         self._check_latents(latents)
-        masked = {} if mask is None else {"mask": _checked_mask(mask, latents)}
+        values, masked = _at_least_float32(latents), {}
+        if mask is not None:
+            masked = {"mask": _checked_mask(mask, latents)}
+            values = values.masked_fill(~mask.unsqueeze(1), 0)  # whose gradient is no NaN at a NaN
         with torch.autocast(latents.device.type, enabled=False):
-            out = self.quantize(_at_least_float32(latents), **masked)
+            out = self.quantize(values, **masked)
         out.quantized = out.quantized.to(latents.dtype)
         return out
 
@@ -226,7 +229,7 @@ class Quantizer(nn.Module, ABC):
         return self._step is not None
 
     def freeze_codebook(self) -> None:
-        """Keeps the entries as they are: no gradient, moving average, revival or initialization moves them."""
+        """Keeps the entries as they are: no gradient, average, revival or k-means moves them."""
         self.codebook_frozen = True
         self.requires_grad_(False)
 
@@ -248,9 +251,12 @@ class Quantizer(nn.Module, ABC):
         return super()._apply(move, recurse)
 
     def _check_latents(self, latents: Tensor) -> None:
-        if latents.ndim < 2 or latents.shape[1] != self.latent_dim:
+        self._check_channels(latents, self.latent_dim)
+
+    def _check_channels(self, latents: Tensor, channels: int) -> None:
+        if latents.ndim < 2 or latents.shape[1] != channels:
             raise ValueError(
-                f"Expected latents of shape (B, {self.latent_dim}, *grid) for {type(self).__name__}, "
+                f"Expected latents of shape (B, {channels}, *grid) for {type(self).__name__}, "
                 f"got {tuple(latents.shape)}"
             )
         if not latents.is_floating_point():
@@ -304,7 +310,7 @@ def _check_finite(latents: Tensor) -> None:
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, latents: Tensor, quantized: Tensor) -> Tensor:
-        return quantized.view_as(quantized)
+        return quantized.clone()  # of its own, so that it may be changed in place
 
     @staticmethod
     def backward(ctx, gradient: Tensor):

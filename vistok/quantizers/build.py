@@ -5,8 +5,6 @@ from .base import QUANTIZERS, Quantizer
 from .product import Product
 from .residual import Residual
 
-_LAYOUTS = {"product": Product, "residual": Residual}
-
 
 def build_quantizer(config: VisualTokenizerConfig) -> Quantizer:
     """The quantizer that a tokenizer's configuration describes.
@@ -35,4 +33,6 @@ def build_quantizer(config: VisualTokenizerConfig) -> Quantizer:
 
     if config.num_codebooks == 1:
         return build()
-    return _LAYOUTS[config.codebook_layout](build, config.num_codebooks, config.shared_codebook)
+    if config.codebook_layout == "product":
+        return Product(build, config.num_codebooks, config.shared_codebook)
+    return Residual(build, config.num_codebooks, config.shared_codebook, config.quantizer_dropout)

@@ -5,25 +5,89 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from .base import Quantizer
 from .distributed import mean_count
+from .kmeans import LATENTS_PER_ENTRY, kmeans_step
 from .search import nearest
+
+Initialization = Literal["uniform", "normal", "kmeans"]
 
 
 class CodebookQuantizer(Quantizer):
     """A quantizer whose evaluation token is the nearest entry of a table.
 
-    A method says what its entries are in `table` and `vectors`; by default they are the rows of `codebook`,
-    scaled to unit length where `normalize` is set.
+    A method registers its `codebook` and then calls `reset_parameters`. It says what its entries are in
+    `table` and `vectors`; by default they are the rows of the codebook, scaled to unit length where
+    `normalize` is set.
+
+    Args:
+        codebook_size: Number of entries.
+        codebook_dim: Channels of an entry.
+        normalize: Whether latents and entries are scaled to unit length.
+        initialization: `"uniform"` in [-1/K, 1/K], `"normal"` with a standard deviation of D^-0.5, or
+            `"kmeans"` of the first training batches.
 
     Attributes:
-        normalize: Whether latents and entries are scaled to unit length.
         codebook: float32 `(codebook_size, codebook_dim)`, a parameter or a buffer.
+        latents_seen: int64, from how many latents k-means made the entries; kept in checkpoints, so that a
+            resumed run does not begin anew.
     """
 
-    normalize: bool = False
     codebook: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        codebook_dim: int,
+        normalize: bool = False,
+        initialization: Initialization = "uniform",
+    ):
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.codebook_dim = self.latent_dim = self.quantized_dim = codebook_dim
+        self.normalize = normalize
+        self.initialization = initialization
+        if initialization == "kmeans":
+            self.register_buffer("latents_seen", torch.zeros((), dtype=torch.int64))
+        self._fitting: bool | None = None  # whether k-means goes on; None where latents_seen must tell
+
+    def reset_parameters(self) -> None:
+        """Draws the entries; k-means moves them when the first batches come."""
+        if self.initialization == "normal":
+            init.normal_(self.codebook, std=self.codebook_dim**-0.5)
+        else:
+            init.uniform_(self.codebook, -1 / self.codebook_size, 1 / self.codebook_size)
+        if self.initialization == "kmeans":
+            init.zeros_(self.latents_seen)
+            self._fitting = None
+
+    def fit_first_batches(self, rows: Tensor, mask: Tensor | None = None) -> bool:
+        """Fits the entries to one of the first batches; nothing where they are not initialized by k-means.
+
+        Args:
+            rows: float `(N, codebook_dim)`, as `rows` makes them.
+            mask: bool, N places in any shape, False for padding.
+
+        Returns:
+            Whether the entries were moved.
+        """
+        if self.initialization != "kmeans" or self.codebook_frozen or self._fitting is False:
+            return False
+        seen, enough = int(self.latents_seen), LATENTS_PER_ENTRY * self.codebook_size
+        if seen < enough:
+            valid = rows.detach() if mask is None else rows.detach()[mask.flatten()]
+            seen = kmeans_step(self.codebook.detach(), seen, valid, unit_norm=self.normalize)
+            self.latents_seen.fill_(seen)
+            self._fitting = seen < enough
+            return True
+        self._fitting = False
+        return False
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._fitting = None
 
     def table(self) -> Tensor:
         """The entries that latents are compared with, `(codebook_size, codebook_dim)`."""

@@ -56,7 +56,7 @@ class Continuous(Quantizer):
         self.codebook_size = 0
         self.codebook_dim = self.latent_dim = self.quantized_dim = latent_dim
 
-    def quantize(self, latents: Tensor) -> QuantizerOutput:
+    def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
         return QuantizerOutput(quantized=latents)
 

@@ -34,6 +34,8 @@ class SeveralCodebooks(Quantizer):
         self.num_codebooks = num_codebooks
         self.shared_codebook = shared_codebook
         self.quantizers = nn.ModuleList(build() for _ in range(1 if shared_codebook else num_codebooks))
+        for place, quantizer in enumerate(self.quantizers):
+            quantizer.stream = place
         child = self.quantizers[0]
         self.codebook_size = child.codebook_size
         self.codebook_dim = child.codebook_dim
@@ -49,8 +51,41 @@ class SeveralCodebooks(Quantizer):
         """See `Quantizer`."""
         return (self.num_codebooks, *grid)
 
+    def lookup(self, tokens: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """The vectors that tokens stand for, of all codebooks or of the first ones.
+
+        Args:
+            tokens: int `(B, K, *grid)` in `[0, codebook_size)`.
+            num_codebooks: How many codebooks to take; the tokens may then be those of these codebooks alone.
+
+        Returns:
+            float32 `(B, quantized_dim, *grid)`: of the first residual stages a coarser vector; of a product,
+            zeros in the channels of the other codebooks.
+
+        Raises:
+            ValueError: As `Quantizer.lookup`, and for `num_codebooks` that are not from 1 to K.
+        """
+        if num_codebooks is None:
+            return super().lookup(tokens)
+        if not 1 <= num_codebooks <= self.num_codebooks:
+            raise ValueError(
+                f"num_codebooks must be from 1 to {self.num_codebooks} here, got {num_codebooks}"
+            )
+        if tokens.ndim > 1 and tokens.shape[1] == self.num_codebooks:
+            tokens = tokens[:, :num_codebooks]
+        self._check_tokens(tokens, num_codebooks)
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.entries(tokens.long())
+
+    def freeze_codebook(self) -> None:
+        """See `Quantizer`."""
+        super().freeze_codebook()
+        for quantizer in self.quantizers:
+            quantizer.freeze_codebook()
+
     def set_step(self, step: int) -> None:
         """See `Quantizer`."""
+        super().set_step(step)
         for quantizer in self.quantizers:
             quantizer.set_step(step)
 
@@ -63,11 +98,10 @@ class SeveralCodebooks(Quantizer):
         """The mean over the codebooks of each named loss."""
         return {name: sum(out.losses[name] for out in outputs) / len(outputs) for name in outputs[0].losses}
 
-    def _check_tokens(self, tokens: Tensor) -> None:
-        if tokens.ndim < 2 or tokens.shape[1] != self.num_codebooks:
-            raise ValueError(
-                f"Expected tokens of shape (B, {self.num_codebooks}, *grid), got {tuple(tokens.shape)}"
-            )
+    def _check_tokens(self, tokens: Tensor, num_codebooks: int | None = None) -> None:
+        expected = num_codebooks or self.num_codebooks
+        if tokens.ndim < 2 or tokens.shape[1] != expected:
+            raise ValueError(f"Expected tokens of shape (B, {expected}, *grid), got {tuple(tokens.shape)}")
         super()._check_tokens(tokens)
 
 
@@ -94,13 +128,15 @@ class Product(SeveralCodebooks):
         self.latent_dim *= num_codebooks
         self.quantized_dim *= num_codebooks
 
-    def quantize(self, latents: Tensor) -> QuantizerOutput:
+    def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
         if self.shared_codebook:  # the parts of all places are one batch, for statistics of the batch too
-            out = self.quantizers[0](self._fold(latents))
+            if mask is not None:
+                mask = mask.unsqueeze(1).expand(-1, self.num_codebooks, *mask.shape[1:]).flatten(0, 1)
+            out = self.quantizers[0](self._fold(latents), mask)
             return QuantizerOutput(self._unfold(out.quantized), self._unfold(out.tokens), out.losses)
         parts = latents.chunk(self.num_codebooks, dim=1)
-        outputs = [quantizer(part) for quantizer, part in zip(self.quantizers, parts, strict=True)]
+        outputs = [quantizer(part, mask) for quantizer, part in zip(self.quantizers, parts, strict=True)]
         return QuantizerOutput(
             torch.cat([out.quantized for out in outputs], dim=1),
             torch.stack([out.tokens for out in outputs], dim=1),
@@ -113,16 +149,20 @@ class Product(SeveralCodebooks):
 
     def index(self, quantized: Tensor) -> Tensor:
         """See `Quantizer`."""
-        self._check_latents(quantized)
+        self._check_channels(quantized, self.quantized_dim)
         return self._each_tokens(quantized, "index")
 
     def entries(self, tokens: Tensor) -> Tensor:
         """See `Quantizer`."""
+        known = tokens.shape[1]
         if self.shared_codebook:
-            return self._unfold(self.quantizers[0].lookup(tokens.flatten(0, 1)))
-        return torch.cat(
-            [quantizer.lookup(tokens[:, place]) for place, quantizer in enumerate(self.quantizers)], dim=1
-        )
+            vectors = self._unfold(self.quantizers[0].lookup(tokens.flatten(0, 1)), known)
+        else:
+            vectors = torch.cat([self.quantizer(place).lookup(tokens[:, place]) for place in range(known)], 1)
+        if known == self.num_codebooks:
+            return vectors
+        unknown = vectors.new_zeros(len(vectors), self.quantized_dim - vectors.shape[1], *vectors.shape[2:])
+        return torch.cat([vectors, unknown], dim=1)
 
     def _each_tokens(self, values: Tensor, method: str) -> Tensor:
         if self.shared_codebook:
@@ -136,7 +176,7 @@ class Product(SeveralCodebooks):
     def _fold(self, values: Tensor) -> Tensor:
         return values.unflatten(1, (self.num_codebooks, -1)).flatten(0, 1)
 
-    def _unfold(self, values: Tensor) -> Tensor:
+    def _unfold(self, values: Tensor, num_codebooks: int | None = None) -> Tensor:
         """`(B * K, ...)` of the folded batch to `(B, K, *grid)` tokens or `(B, K * D, *grid)` vectors."""
-        apart = values.unflatten(0, (-1, self.num_codebooks))
+        apart = values.unflatten(0, (-1, num_codebooks or self.num_codebooks))
         return apart.flatten(1, 2) if values.is_floating_point() else apart

@@ -1,6 +1,7 @@
 """Several codebooks one after another: each quantizes what the ones before left over.
 
 Autoregressive Image Generation using Residual Quantization. Lee, Kim, Kim, Cho, Han. arXiv:2203.01941
+Quantizer dropout. SoundStream: An End-to-End Neural Audio Codec. Zeghidour et al. arXiv:2107.03312
 """
 
 from collections.abc import Callable
@@ -16,17 +17,20 @@ class Residual(SeveralCodebooks):
     """Residual quantization: the quantized vector is the sum of the stages' vectors.
 
     The losses of every stage reach the latents; the straight-through gradient of the sum is that of the first
-    stage, so that it is not counted once a stage. Stages of a fixed codebook (FSQ) divide the cell that the
-    stage before rounded to.
+    stage, so that it is not counted once a stage. Stages of a fixed codebook (FSQ, SFSQ, LFQ, BSQ) divide the
+    cell that the stage before rounded to. A method whose latents are logits (Gumbel) has nothing to subtract
+    there: each stage reads logits of its own, and the vectors add up.
 
     Args:
         build: Makes one quantizer; called once for a shared codebook, else once for each stage.
         num_codebooks: Number of stages.
         shared_codebook: Whether the stages share one codebook.
+        quantizer_dropout: Share of the pictures in training that keep only their first stages, from one to
+            all of them, each number as likely: `lookup(tokens, num_codebooks=k)` then decodes well too. In
+            training the tokens of the stages left out mean nothing.
 
     Raises:
-        ValueError: `num_codebooks` is below 1 or above what float32 can tell apart, or the latents are not as
-            wide as the entries.
+        ValueError: `num_codebooks` is below 1 or above what float32 can tell apart.
 
     Example:
         >>> import torch
@@ -38,53 +42,74 @@ class Residual(SeveralCodebooks):
         True
     """
 
-    def __init__(self, build: Callable[[], Quantizer], num_codebooks: int, shared_codebook: bool = False):
+    def __init__(
+        self,
+        build: Callable[[], Quantizer],
+        num_codebooks: int,
+        shared_codebook: bool = False,
+        quantizer_dropout: float = 0.0,
+    ):
         super().__init__(build, num_codebooks, shared_codebook)
+        self.quantizer_dropout = quantizer_dropout
         most = self.quantizers[0].most_stages()
         if most is not None and num_codebooks > most:
             raise ValueError(
                 f"num_codebooks must be at most {most} residual stages here, got {num_codebooks}"
             )
-        if self.latent_dim != self.quantized_dim:
-            raise ValueError(
-                f"codebook_layout 'residual' needs latents as wide as the entries, got latent_dim "
-                f"{self.latent_dim} and quantized_dim {self.quantized_dim}; use 'product'"
-            )
+        self.reads_logits = self.latent_dim != self.quantized_dim
+        if self.reads_logits:
+            self.latent_dim *= num_codebooks
 
-    def quantize(self, latents: Tensor) -> QuantizerOutput:
+    def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
-        first = self.quantizer(0)
-        outputs = [first(latents)]
-        quantized = outputs[0].quantized
-        left = first.bounded(latents) - quantized.detach()
-        for depth in range(1, self.num_codebooks):
+        shares = latents.chunk(self.num_codebooks, dim=1) if self.reads_logits else None
+        kept = self._stages_kept(latents)
+        outputs, quantized, left = [], None, None
+        for depth in range(self.num_codebooks):
             stage = self.quantizer(depth)
-            outputs.append(stage(stage.unbounded(stage.zoom_in(left, depth))))
-            part = stage.zoom_out(outputs[-1].quantized.detach(), depth)
-            quantized = quantized + part
-            left = left - part
+            stage.stream = depth
+            if shares:
+                values = shares[depth]
+            elif depth == 0:
+                values = latents
+            else:
+                values = stage.unbounded(stage.zoom_in(left, depth))
+            here = None if kept is None or depth == 0 else kept > depth
+            outputs.append(stage(values, _both(mask, here, latents)))
+            part = outputs[-1].quantized
+            if depth:
+                # Straight through once: only a method that learns through its vectors needs the others' too.
+                part = stage.zoom_out(part if stage.learns_through_quantized else part.detach(), depth)
+                quantized = quantized + (part if here is None else part * _over_grid(here, part))
+            else:
+                quantized = part
+            if not shares:
+                left = (stage.bounded(latents) if depth == 0 else left) - part.detach()
         return QuantizerOutput(
             quantized, torch.stack([out.tokens for out in outputs], dim=1), self.mean_losses(outputs)
         )
 
     def assign(self, latents: Tensor) -> Tensor:
         """See `Quantizer`."""
+        if self.reads_logits:
+            shares = enumerate(latents.chunk(self.num_codebooks, dim=1))
+            return torch.stack([self.quantizer(depth).encode(share) for depth, share in shares], dim=1)
         first = self.quantizer(0)
         return self._greedy(first.bounded(latents), first.encode(latents), "encode")
 
     def index(self, quantized: Tensor) -> Tensor:
         """The greedy tokens of vectors: each stage takes its nearest. See `Quantizer.index`.
 
-        With fixed levels (FSQ) that inverts `lookup`; with learned entries another sum may lie as near.
+        With fixed entries (FSQ) that inverts `lookup`; with learned ones another sum may lie as near.
         """
-        self._check_latents(quantized)
+        self._check_channels(quantized, self.quantized_dim)
         values = quantized.float()
         return self._greedy(values, self.quantizer(0).index(values), "index")
 
     def entries(self, tokens: Tensor) -> Tensor:
         """See `Quantizer`."""
         quantized = self.quantizer(0).lookup(tokens[:, 0])
-        for depth in range(1, self.num_codebooks):
+        for depth in range(1, tokens.shape[1]):
             stage = self.quantizer(depth)
             quantized = quantized + stage.zoom_out(stage.lookup(tokens[:, depth]), depth)
         return quantized
@@ -100,3 +125,25 @@ class Residual(SeveralCodebooks):
             tokens.append(getattr(stage, method)(values))
             left = left - stage.zoom_out(stage.lookup(tokens[-1]), depth)
         return torch.stack(tokens, dim=1)
+
+    def _stages_kept(self, latents: Tensor) -> Tensor | None:
+        """How many stages each picture keeps, int64 `(B,)`; None without dropout."""
+        if not (self.training and self.quantizer_dropout):
+            return None
+        kept = []
+        for draw in self.samples.next(latents, "quantizer dropout"):
+            share, number = torch.rand(2, generator=draw, device=latents.device).tolist()
+            drops = share < self.quantizer_dropout
+            kept.append(1 + int(number * self.num_codebooks) if drops else self.num_codebooks)
+        return torch.tensor(kept, dtype=torch.int64, device=latents.device)
+
+
+def _over_grid(per_picture: Tensor, like: Tensor) -> Tensor:
+    return per_picture.view(-1, *[1] * (like.ndim - 1))
+
+
+def _both(mask: Tensor | None, per_picture: Tensor | None, latents: Tensor) -> Tensor | None:
+    if per_picture is None:
+        return mask
+    places = latents.new_ones(len(latents), *latents.shape[2:], dtype=torch.bool) if mask is None else mask
+    return places & _over_grid(per_picture, places)

@@ -28,6 +28,15 @@ def nearest(latents: Tensor, codebook: Tensor, *, unit_norm: bool = False) -> Te
     return _nearest(latents.detach(), codebook.detach(), unit_norm)
 
 
+def tile_rows(table: Tensor) -> int:
+    """How many rows of scores against a whole table make a tile of a good size on its device."""
+    on_cpu = table.device.type == "cpu"
+    columns = -(-len(table) // _BLOCK) * _BLOCK if on_cpu else len(table)
+    if not on_cpu:
+        return min(max(8, _ACCELERATOR_TILE // columns), _ACCELERATOR_ROWS)
+    return 256 if table.shape[1] > _WIDE else min(max(8, _CPU_TILE // columns), _CPU_ROWS)
+
+
 # An operator of its own, so that torch.compile does not unroll the loop over tiles.
 @torch.library.custom_op("vistok::nearest", mutates_args=())
 def _nearest(latents: Tensor, codebook: Tensor, unit_norm: bool) -> Tensor:
@@ -35,10 +44,7 @@ def _nearest(latents: Tensor, codebook: Tensor, unit_norm: bool) -> Tensor:
     bias = None if unit_norm else codebook.square().sum(1).mul_(-0.5)
     on_cpu = latents.device.type == "cpu"
     columns = -(-entries // _BLOCK) * _BLOCK if on_cpu else entries
-    if on_cpu:
-        tile = 256 if codebook.shape[1] > _WIDE else min(max(8, _CPU_TILE // columns), _CPU_ROWS)
-    else:
-        tile = min(max(8, _ACCELERATOR_TILE // columns), _ACCELERATOR_ROWS)
+    tile = tile_rows(codebook)
     tokens = torch.empty(rows, dtype=torch.int64, device=latents.device)
     # Every tile has the same shape, so that a latent's token does not depend on how many others there are.
     scores = latents.new_full((tile, columns), -torch.inf)

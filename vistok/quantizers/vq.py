@@ -5,14 +5,16 @@ With `normalize`, entries and latents of unit length. Vector-quantized Image Mod
 et al. arXiv:2110.04627
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import initialization as init
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import Quantizer, QuantizerOutput
-from .search import nearest
+from .base import QuantizerOutput, straight_through
+from .codebook import CodebookQuantizer, Initialization, as_grid, as_rows, as_tokens, errors
+from .entropy import softmax_entropies
+from .rotation import rotated
 
 
 class VQConfig(VisualTokenizerConfig):
@@ -22,9 +24,19 @@ class VQConfig(VisualTokenizerConfig):
         codebook_size: Number of entries.
         codebook_dim: Channels of an entry.
         normalize: Whether latents and entries are scaled to unit length first.
+        normalize_losses: Whether the losses and the gradient take the normalized latents (as LlamaGen and
+            TiTok do) or the latents as they come (as visual-tokenizer-pytorch does). Nothing without
+            `normalize`.
         codebook_weight: Weight of the loss that draws entries to latents.
         commitment_weight: Weight of the loss that draws latents to entries. Papers differ in which of the two
             carries their beta: taming-transformers' default is `codebook_weight=0.25, commitment_weight=1.0`.
+        entropy_weight: Weight of the entropy of one latent's soft assignment less that of the batch's mean
+            assignment: it makes choices sure and entries equally used.
+        entropy_temperature: Of the soft assignment, the softmax of the negative squared distances over it.
+        initialization: `"uniform"` in [-1/K, 1/K], `"normal"` with a standard deviation of D^-0.5, or
+            `"kmeans"` of the first training batches, 8 latents an entry or more.
+        gradient: How the gradient of the entries reaches the latents: unchanged (`"straight_through"`), or
+            turned and scaled (`"rotation"`, arXiv:2410.06424).
 
     Example:
         >>> from vistok import VQConfig
@@ -37,22 +49,32 @@ class VQConfig(VisualTokenizerConfig):
     codebook_size: int = number(1024, at_least=1, below=2**31)
     codebook_dim: int = number(8, at_least=1, below=2**16)
     normalize: bool = False
+    normalize_losses: bool = True
     codebook_weight: float | int = number(1.0, at_least=0)
     commitment_weight: float | int = number(0.25, at_least=0)
+    entropy_weight: float | int = number(0.0, at_least=0)
+    entropy_temperature: float | int = number(0.01, above=0)
+    initialization: Literal["uniform", "normal", "kmeans"] = "uniform"
+    gradient: Literal["straight_through", "rotation"] = "straight_through"
 
 
-class VQ(Quantizer):
+class VQ(CodebookQuantizer):
     """Vector quantization with a codebook loss and a commitment loss.
 
-    Both losses are means over every element of `(quantized - latents)^2`, with normalized latents where
-    `normalize` is set; their gradient reaches the codebook and the latents respectively.
+    Both losses are means over every element of `(quantized - latents)^2`; their gradient reaches the codebook
+    and the latents respectively.
 
     Args:
         codebook_size: Number of entries.
         codebook_dim: Channels of an entry.
         normalize: Whether latents and entries are scaled to unit length first.
+        normalize_losses: Whether the losses and the gradient take the normalized latents; see `VQConfig`.
         codebook_weight: Weight of the loss that draws entries to latents.
         commitment_weight: Weight of the loss that draws latents to entries.
+        entropy_weight: Weight of the entropy loss.
+        entropy_temperature: Of the soft assignment in the entropy loss.
+        initialization: `"uniform"`, `"normal"` or `"kmeans"`; see `VQConfig`.
+        gradient: `"straight_through"` or `"rotation"`; see `VQConfig`.
 
     Attributes:
         codebook: float32 `(codebook_size, codebook_dim)`.
@@ -75,87 +97,61 @@ class VQ(Quantizer):
         codebook_size: int = 1024,
         codebook_dim: int = 8,
         normalize: bool = False,
+        normalize_losses: bool = True,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
+        entropy_weight: float = 0.0,
+        entropy_temperature: float = 0.01,
+        initialization: Initialization = "uniform",
+        gradient: Literal["straight_through", "rotation"] = "straight_through",
     ):
-        super().__init__()
         VQConfig.check(
             codebook_size=codebook_size,
             codebook_dim=codebook_dim,
             normalize=normalize,
+            normalize_losses=normalize_losses,
             codebook_weight=codebook_weight,
             commitment_weight=commitment_weight,
+            entropy_weight=entropy_weight,
+            entropy_temperature=entropy_temperature,
+            initialization=initialization,
+            gradient=gradient,
         )
-        self.codebook_size = codebook_size
-        self.codebook_dim = self.latent_dim = self.quantized_dim = codebook_dim
-        self.normalize = normalize
+        super().__init__(codebook_size, codebook_dim, normalize, initialization)
+        self.normalize_losses = normalize_losses
         self.codebook_weight = codebook_weight
         self.commitment_weight = commitment_weight
+        self.entropy_weight = entropy_weight
+        self.entropy_temperature = entropy_temperature
+        self.gradient = gradient
+        self.batch_statistics = entropy_weight > 0 or initialization == "kmeans"
         self.codebook = nn.Parameter(torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draws the entries uniformly from [-1/K, 1/K]."""
-        init.uniform_(self.codebook, -1 / self.codebook_size, 1 / self.codebook_size)
-
-    def quantize(self, latents: Tensor) -> QuantizerOutput:
+    def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
-        rows, codebook = self._rows(latents), self._table().to(latents.dtype)
-        quantized, loss_to_codebook, loss_to_latents, tokens = _Lookup.apply(rows, codebook, self.normalize)
+        compared = self.rows(latents)
+        if self.training:
+            self.fit_first_batches(compared, mask)
+        tokens = self.nearest_tokens(compared)
+        quantized = self.vectors(tokens).to(latents.dtype)
+        rows = compared if self.normalize_losses else as_rows(latents)
         losses = {}
-        if self.training and self.codebook_weight:
-            losses["codebook"] = self.codebook_weight * loss_to_codebook
-        if self.training and self.commitment_weight:
-            losses["commitment"] = self.commitment_weight * loss_to_latents
-        shape = latents.movedim(1, -1).shape
-        return QuantizerOutput(quantized.view(shape).movedim(-1, 1), tokens.view(shape[:-1]), losses)
+        if self.training:
+            to_codebook, to_latents = errors(quantized, rows, mask)
+            if self.codebook_weight and not self.codebook_frozen:
+                losses["codebook"] = self.codebook_weight * to_codebook
+            if self.commitment_weight:
+                losses["commitment"] = self.commitment_weight * to_latents
+            if self.entropy_weight:
+                losses["entropy"] = self.entropy_weight * self._entropy(compared, mask)
+        through = rotated if self.gradient == "rotation" else straight_through
+        return QuantizerOutput(
+            as_grid(through(rows, quantized.detach()), latents), as_tokens(tokens, latents), losses
+        )
 
-    def assign(self, latents: Tensor) -> Tensor:
-        """See `Quantizer`."""
-        tokens = nearest(self._rows(latents), self._table().to(latents.dtype), unit_norm=self.normalize)
-        return tokens.view(latents.shape[0], *latents.shape[2:])
-
-    def entries(self, tokens: Tensor) -> Tensor:
-        """See `Quantizer`."""
-        vectors = self.codebook.index_select(0, tokens.flatten()).view(*tokens.shape, self.codebook_dim)
-        return (F.normalize(vectors, dim=-1) if self.normalize else vectors).movedim(-1, 1)
-
-    def _rows(self, latents: Tensor) -> Tensor:
-        rows = latents.movedim(1, -1).reshape(-1, self.latent_dim)
-        return F.normalize(rows, dim=1) if self.normalize else rows
-
-    def _table(self) -> Tensor:
-        return F.normalize(self.codebook, dim=1) if self.normalize else self.codebook
-
-
-class _Lookup(torch.autograd.Function):
-    """The nearest entries with a straight-through gradient, and their squared error to each side.
-
-    The error is given twice: one passes its gradient to the codebook, the other to the rows. The gradients
-    are known in closed form from the difference and the tokens, all it saves.
-    """
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, codebook: Tensor, unit_norm: bool):
-        tokens = nearest(rows, codebook, unit_norm=unit_norm)
-        quantized = codebook.index_select(0, tokens)
-        difference = quantized - rows
-        flat = difference.flatten()
-        error = torch.dot(flat, flat) / max(1, len(flat))
-        ctx.save_for_backward(difference, tokens)
-        ctx.entries = len(codebook)
-        ctx.mark_non_differentiable(tokens)
-        return quantized, error, error.clone(), tokens
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, to_quantized: Tensor, to_codebook: Tensor, to_rows: Tensor, _):
-        difference, tokens = ctx.saved_tensors
-        scale = 2 / max(1, difference.numel())
-        rows_gradient = codebook_gradient = None
-        if ctx.needs_input_grad[0]:
-            rows_gradient = torch.addcmul(to_quantized, difference, -scale * to_rows)
-        if ctx.needs_input_grad[1]:
-            codebook_gradient = difference.new_zeros(ctx.entries, difference.shape[1])
-            codebook_gradient.index_add_(0, tokens, difference).mul_(scale * to_codebook)
-        return rows_gradient, codebook_gradient, None
+    def _entropy(self, rows: Tensor, mask: Tensor | None) -> Tensor:
+        sample, codebook = softmax_entropies(
+            rows, self.table().to(rows.dtype), self.entropy_temperature, distances=True, mask=mask
+        )
+        return sample - codebook

@@ -1,0 +1,216 @@
+"""EMAVQ: a codebook whose entries are moving averages of the latents that chose them.
+
+Neural Discrete Representation Learning. van den Oord, Vinyals, Kavukcuoglu. arXiv:1711.00937, appendix A.1
+Entries that nothing chooses start again at a latent. Jukebox. Dhariwal et al. arXiv:2005.00341
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from ..configuration import VisualTokenizerConfig, number
+from .base import QuantizerOutput, straight_through
+from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors
+from .distributed import counts_of_ranks, from_rank_zero, rows_of_joined, sum_over_ranks
+from .randomness import generator, shared_seed
+
+
+class EMAVQConfig(VisualTokenizerConfig):
+    """The settings of a tokenizer whose codebook is a moving average.
+
+    Args:
+        codebook_size: Number of entries.
+        codebook_dim: Channels of an entry.
+        normalize: Whether latents and entries are scaled to unit length.
+        commitment_weight: Weight of the loss that draws latents to entries.
+        decay: Share that an optimizer step leaves of the averages.
+        epsilon: Of the Laplace smoothing of the counts; 0 for none.
+        revival_threshold: Entries that are chosen less often than this share of the mean entry are moved onto
+            latents of the batch; 0 for never. With a decay of 0.99, an entry that nothing chooses gets below
+            0.01 in 458 steps.
+        initialization: `"uniform"` in [-1/K, 1/K], `"normal"` with a standard deviation of D^-0.5, or
+            `"kmeans"` of the first training batches, 8 latents an entry or more.
+
+    Example:
+        >>> from vistok import EMAVQConfig
+        >>> EMAVQConfig(codebook_size=16384, decay=0.999).decay
+        0.999
+    """
+
+    model_type = "vistok_ema_vq"
+
+    codebook_size: int = number(1024, at_least=1, below=2**31)
+    codebook_dim: int = number(8, at_least=1, below=2**16)
+    normalize: bool = False
+    commitment_weight: float | int = number(0.25, at_least=0)
+    decay: float | int = number(0.99, at_least=0, below=1)
+    epsilon: float | int = number(1e-5, at_least=0)
+    revival_threshold: float | int = number(0.01, at_least=0, below=1)
+    initialization: Literal["uniform", "normal", "kmeans"] = "normal"
+
+
+class EMAVQ(CodebookQuantizer):
+    """Vector quantization with a codebook of moving averages: no gradient moves it.
+
+    After each optimizer step, over all ranks and micro-batches of it, `counts` and `sums` take `1 - decay` of
+    what the step gathered, and every entry that was chosen becomes its sum over its smoothed count,
+    `(n + epsilon) / (N + K epsilon) N` with `N` the sum of the counts. The sum and the count of an entry that
+    was not chosen fade together, so that it stays.
+
+    Args:
+        codebook_size: Number of entries.
+        codebook_dim: Channels of an entry.
+        normalize: Whether latents and entries are scaled to unit length.
+        commitment_weight: Weight of the loss that draws latents to entries.
+        decay: Share that an optimizer step leaves of the averages.
+        epsilon: Of the Laplace smoothing of the counts; 0 for none.
+        revival_threshold: Share of the mean entry's count below which an entry is revived; 0 for never.
+        initialization: `"uniform"`, `"normal"` or `"kmeans"`; see `EMAVQConfig`.
+
+    Attributes:
+        codebook: float32 `(codebook_size, codebook_dim)`, a buffer.
+        counts: float32 `(codebook_size,)`, how often a step chooses each entry.
+        sums: float32 `(codebook_size, codebook_dim)`, of the latents that chose it.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from vistok.quantizers import EMAVQ
+        >>> quantizer = EMAVQ(codebook_size=16, codebook_dim=4)
+        >>> before = quantizer.codebook.clone()
+        >>> out = quantizer(torch.randn(2, 4, 8, 8))  # used alone, it updates in forward
+        >>> sorted(out.losses), torch.equal(quantizer.codebook, before)
+        (['commitment'], False)
+    """
+
+    config_class = EMAVQConfig
+
+    def __init__(
+        self,
+        codebook_size: int = 1024,
+        codebook_dim: int = 8,
+        normalize: bool = False,
+        commitment_weight: float = 0.25,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        revival_threshold: float = 0.01,
+        initialization: Initialization = "normal",
+    ):
+        EMAVQConfig.check(
+            codebook_size=codebook_size,
+            codebook_dim=codebook_dim,
+            normalize=normalize,
+            commitment_weight=commitment_weight,
+            decay=decay,
+            epsilon=epsilon,
+            revival_threshold=revival_threshold,
+            initialization=initialization,
+        )
+        super().__init__(codebook_size, codebook_dim, normalize, initialization)
+        self.commitment_weight = commitment_weight
+        self.decay = decay
+        self.epsilon = epsilon
+        self.revival_threshold = revival_threshold
+        self.batch_statistics = initialization == "kmeans"
+        self.register_buffer("codebook", torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
+        self.register_buffer("counts", torch.empty(codebook_size, dtype=torch.float32))
+        self.register_buffer("sums", torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
+        self._gathered: tuple[Tensor, Tensor] | None = None  # counts and sums of this step
+        self._candidates: list[tuple[Tensor, Tensor]] = []  # its latents, and which of them are valid
+        self._updates = 0
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the entries; each begins as if one latent a step had chosen it."""
+        super().reset_parameters()
+        if self.normalize:
+            init.copy_(self.codebook, F.normalize(self.codebook, dim=1))
+        # Counts of 0 beside sums of one entry would send every entry that is not chosen to infinity.
+        init.ones_(self.counts)
+        init.copy_(self.sums, self.codebook)
+
+    def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
+        """See `Quantizer`."""
+        rows = self.rows(latents)
+        if self.training and self.fit_first_batches(rows, mask):
+            self.sums.copy_(self.codebook * self.counts.unsqueeze(1))
+        tokens = self.nearest_tokens(rows)
+        quantized = self.vectors(tokens).to(latents.dtype)
+        losses = {}
+        if self.training and self.commitment_weight:
+            losses["commitment"] = self.commitment_weight * errors(quantized, rows, mask)[1]
+        if self.training and not self.codebook_frozen:
+            self._gather(rows.detach(), tokens, mask)
+            if not self.updates_by_step:
+                self._update(self._updates)
+        return QuantizerOutput(
+            as_grid(straight_through(rows, quantized), latents), as_tokens(tokens, latents), losses
+        )
+
+    def set_step(self, step: int) -> None:
+        """Applies what was gathered. See `Quantizer`."""
+        super().set_step(step)
+        if self._gathered is not None:
+            self._update(step)
+
+    def discard_statistics(self) -> None:
+        """See `Quantizer`."""
+        self._gathered = None
+        self._candidates = []
+
+    @torch.no_grad()
+    def _gather(self, rows: Tensor, tokens: Tensor, mask: Tensor | None) -> None:
+        valid = rows.isfinite().all(1)  # of others no average is made
+        if mask is not None:
+            valid &= mask.flatten()
+        rows = rows.to(self.sums.dtype).masked_fill(~valid.unsqueeze(1), 0)
+        if self._gathered is None:
+            self._gathered = torch.zeros_like(self.counts), torch.zeros_like(self.sums)
+        counts, sums = self._gathered
+        counts.index_add_(0, tokens, valid.to(counts.dtype))
+        sums.index_add_(0, tokens, rows)
+        if self.revival_threshold:
+            self._candidates.append((rows, valid))
+
+    @torch.no_grad()
+    def _update(self, step: int) -> None:
+        counts, sums = (sum_over_ranks(gathered) for gathered in self._gathered)
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        chosen = counts > 0
+        moved = chosen
+        sizes = self.counts
+        if self.epsilon:
+            total = self.counts.sum()
+            smoothed = (self.counts + self.epsilon) * (total / (total + self.codebook_size * self.epsilon))
+            # Smoothing would draw an entry to zero as its count fades; unsmoothed it stays where it is, until
+            # nothing is left to divide.
+            sizes = torch.where(chosen, smoothed, self.counts)
+            moved = self.counts > 1e-30
+        means = self.sums / sizes.unsqueeze(1)
+        means = F.normalize(means, dim=1) if self.normalize else means
+        torch.where(moved.unsqueeze(1), means, self.codebook, out=self.codebook)
+        if self.revival_threshold:
+            self._revive(step)
+        self._updates += 1
+        self.discard_statistics()
+
+    def _revive(self, step: int) -> None:
+        mean = self.counts.mean()
+        dead = (self.counts < self.revival_threshold * mean).nonzero().squeeze(1)
+        rows = torch.cat([rows[valid] for rows, valid in self._candidates])
+        counts = counts_of_ranks(len(rows), rows.device)
+        if not len(dead) or not sum(counts):
+            return
+        draw = generator(shared_seed(rows.device), "revival", self.stream, step, device=rows.device)
+        places = torch.randperm(sum(counts), generator=draw, device=rows.device)[: len(dead)]
+        dead = dead[: len(places)]
+        entries = from_rank_zero(rows_of_joined(rows, counts, places))
+        self.codebook[dead] = entries
+        self.counts[dead] = mean
+        self.sums[dead] = entries * mean
