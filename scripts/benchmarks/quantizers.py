@@ -10,7 +10,6 @@ memory of one step, its gradients included.
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import math
 import os
@@ -18,177 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from cases_codebook import ema, ema_update, simvq, vq
+from cases_implicit import fsq, lfq
+from cases_transport import cross_entropy, sinkhorn
+from common import HAS_PEER, PEER
 from harness import Case, peak_bytes, report
-from torch import Tensor
-from torch.nn import functional as F
-
-from vistok.quantizers import FSQ, VQ
-
-PEER = "vector-quantize-pytorch"
-HAS_PEER = importlib.util.find_spec("vector_quantize_pytorch") is not None
-
-
-def _latents(channels: int, batch: int, side: int, device: str) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    latents, weights = (torch.randn(batch, channels, side, side, generator=generator) for _ in range(2))
-    return (1.5 * latents).to(device).requires_grad_(), weights.to(device)
-
-
-def _difference(a: Tensor, b: Tensor) -> float:
-    return (a.detach().double() - b.detach().double()).abs().max().item()
-
-
-def _differing(a: Tensor, b: Tensor) -> float:
-    return float((a.long() != b.long()).sum())
-
-
-def _backward(latents: Tensor, weights: Tensor, quantized: Tensor, loss: Tensor | None = None) -> Tensor:
-    latents.grad = None
-    if loss is None:
-        quantized.backward(weights)
-    else:
-        torch.autograd.backward([quantized, loss], [weights, None])
-    return latents.grad
-
-
-def _train_step(module, latents: Tensor, weights: Tensor, run: Callable) -> Callable[[], None]:
-    def step() -> None:
-        module.zero_grad()
-        quantized, loss = run(module)
-        _backward(latents, weights, quantized, loss)
-        # Gradients count as the step's memory, not as what was there before.
-        latents.grad = None
-        module.zero_grad()
-
-    return step
-
-
-def fsq(what: str, levels: list[int], device: str) -> Case:
-    """FSQ on 32,768 tokens: forward, forward and backward, encode, lookup or index."""
-    latents, weights = _latents(len(levels), 32, 32, device)
-    ours = FSQ(levels).to(device)
-    still = latents.detach()
-    out = ours(still)
-    case = Case(
-        {
-            "forward": {"ours": torch.no_grad()(lambda: ours(still))},
-            "train": {"ours": _train_step(ours, latents, weights, lambda m: (m(latents).quantized, None))},
-            "encode": {"ours": lambda: ours.encode(still)},
-            "lookup": {"ours": lambda: ours.lookup(out.tokens)},
-            "index": {"ours": lambda: ours.index(out.quantized)},
-        }[what],
-        floor=("clone", still.clone),
-    )
-    if what == "train":
-        case.floor = ("latents * 1, forward and backward", lambda: _backward(latents, weights, latents * 1.0))
-    if not HAS_PEER:
-        return case
-    import vector_quantize_pytorch
-
-    peer = vector_quantize_pytorch.FSQ(levels).to(device)
-    forward = torch.no_grad()(lambda: peer(still))
-    quantized, tokens = forward()
-    case.candidates[PEER] = {
-        "forward": forward,
-        "train": _train_step(peer, latents, weights, lambda m: (m(latents)[0], None)),
-        "encode": forward,  # it has no shorter way to tokens
-        "lookup": torch.no_grad()(lambda: peer.indices_to_codes(tokens)),
-        "index": torch.no_grad()(lambda: peer.codes_to_indices(quantized.movedim(1, -1))),
-    }[what]
-    case.gate = {
-        "tokens of forward": (_differing(out.tokens, tokens), 0),
-        "tokens of encode": (_differing(ours.encode(still), tokens), 0),
-        "quantized": (_difference(out.quantized, quantized), 1e-6),
-        "looked up": (_difference(ours.lookup(out.tokens), quantized), 1e-6),
-        "indexed": (_differing(ours.index(quantized), tokens), 0),
-        "gradient": (
-            _difference(
-                _backward(latents, weights, ours(latents).quantized),
-                _backward(latents, weights, peer(latents)[0]),
-            ),
-            1e-5,
-        ),
-    }
-    return case
-
-
-def vq(entries: int, channels: int, batch: int, side: int, normalize: bool, device: str) -> Case:
-    """A training step of VQ: assignment, losses and gradients."""
-    latents, weights = _latents(channels, batch, side, device)
-    table = torch.randn(entries, channels, generator=torch.Generator().manual_seed(1)).to(device)
-    ours = VQ(entries, channels, normalize=normalize).to(device)
-    with torch.no_grad():
-        ours.codebook.copy_(F.normalize(table, dim=1) if normalize else table)
-
-    def run(module) -> tuple[Tensor, Tensor]:
-        out = module(latents)
-        return out.quantized, out.loss
-
-    rows = latents.detach().movedim(1, -1).reshape(-1, channels)
-    few = rows[: max(1, len(rows) // 16)]
-    case = Case(
-        {"ours": _train_step(ours, latents, weights, run)},
-        floor=("matrix product, 1/16 of the rows", lambda: few @ table.t()),
-    )
-    if not HAS_PEER:
-        return case
-    # Its learned codebook refuses normalization: there its table is held still, which is less work than ours.
-    peer = _peer_vq(table, normalize, {"freeze_codebook": True} if normalize else {}).to(device)
-
-    def run_peer(module) -> tuple[Tensor, Tensor]:
-        quantized, _, loss = module(latents)
-        return quantized, loss.sum()
-
-    case.candidates[PEER] = _train_step(peer, latents, weights, run_peer)
-    if normalize:  # its own training step, which moves the table by an average of the latents
-        averaging = _peer_vq(table, normalize, {}).to(device)
-        case.candidates[f"{PEER}, EMA"] = _train_step(averaging, latents, weights, run_peer)
-    case.gate = _vq_gate(ours, peer, latents, weights, normalize)
-    return case
-
-
-def _peer_vq(table: Tensor, normalize: bool, extra: dict):
-    from vector_quantize_pytorch import VectorQuantize
-
-    entries, channels = table.shape
-    peer = VectorQuantize(
-        channels,
-        entries,
-        accept_image_fmap=True,
-        rotation_trick=False,
-        commitment_weight=0.25 if normalize else 1.0,
-        use_cosine_sim=normalize,
-        ema_update=normalize,
-        learnable_codebook=not normalize,
-        **extra,
-    )
-    with torch.no_grad():
-        peer._codebook.embed.copy_((F.normalize(table, dim=1) if normalize else table)[None])
-    return peer.train()
-
-
-def _vq_gate(ours: VQ, peer, latents: Tensor, weights: Tensor, normalize: bool) -> dict:
-    ours.zero_grad()
-    out = ours(latents)
-    # Where it learns its codebook, its one loss is the squared error with a gradient to both sides.
-    ours_loss = (
-        out.loss if normalize else out.losses["codebook"] + out.losses["commitment"] / ours.commitment_weight
-    )
-    gradient = _backward(latents, weights, out.quantized, ours_loss).clone()
-    quantized, tokens, loss = peer(latents)
-    peer_gradient = _backward(latents, weights, quantized, loss.sum()).clone()
-    gate = {
-        "tokens": (_differing(out.tokens, tokens), 0),
-        "quantized": (_difference(out.quantized, quantized), 1e-5),
-        "gradient of the latents": (_difference(gradient, peer_gradient), 1e-5),
-    }
-    if normalize:
-        gate["commitment loss"] = (_difference(out.losses["commitment"], loss.sum()), 1e-5)
-    else:
-        gate["loss"] = (_difference(out.losses["codebook"], loss.sum()), 1e-4)
-        codebook_gradient = peer._codebook.embed.grad[0]
-        gate["gradient of the codebook"] = (_difference(ours.codebook.grad, codebook_gradient), 1e-5)
-    return gate
 
 
 def _goal(build: Callable[[str], Case], time: float | None, memory: float | None) -> Callable[[str], Case]:
@@ -210,10 +43,22 @@ CASES = {
     "fsq 888555 forward": _goal(lambda d: fsq("forward", LARGE, d), None, None),
     "fsq 888555 train": _goal(lambda d: fsq("train", LARGE, d), None, math.inf),
     "fsq 888555 encode": _goal(lambda d: fsq("encode", LARGE, d), None, None),
+    "lfq 10 bits train, 8192 tokens": _goal(lambda d: lfq(10, 32, 16, d), 0.06, math.inf),
+    "lfq 14 bits train, 2048 tokens": _goal(lambda d: lfq(14, 8, 16, d), 0.02, math.inf),
+    "lfq 18 bits train, 256 tokens": _goal(lambda d: lfq(18, 1, 16, d), 0.01, math.inf),
+    "lfq 18 bits train, 8192 tokens": _goal(lambda d: lfq(18, 32, 16, d), None, 200),
     "vq 16384x8 normalized train, 8192 tokens": _goal(lambda d: vq(16384, 8, 32, 16, True, d), 0.10, 30),
     "vq 1024x256 train, 8192 tokens": _goal(lambda d: vq(1024, 256, 32, 16, False, d), None, math.inf),
-    "vq 16384x256 train, 2048 tokens": _goal(lambda d: vq(16384, 256, 8, 16, False, d), None, math.inf),
-    "vq 65536x8 normalized train, 2048 tokens": _goal(lambda d: vq(65536, 8, 8, 16, True, d), None, math.inf),
+    "vq 16384x256 train, 2048 tokens": _goal(lambda d: vq(16384, 256, 8, 16, False, d), 0.60, 1 / 40),
+    "vq 65536x8 train, 2048 tokens": _goal(lambda d: vq(65536, 8, 8, 16, False, d), 0.10, 1 / 40),
+    "vq 65536x8 normalized train, 2048 tokens": _goal(lambda d: vq(65536, 8, 8, 16, True, d), 0.10, 1 / 40),
+    "ema 8192x64 train, 4096 tokens": _goal(lambda d: ema(8192, 64, 16, 16, d), 0.20, math.inf),
+    "ema 8192x64 update, 4096 tokens": _goal(lambda d: ema_update(8192, 64, 4096, d), 0.05, math.inf),
+    "ema 16384x256 update, 2048 tokens": _goal(lambda d: ema_update(16384, 256, 2048, d), 0.05, math.inf),
+    "simvq 16384x128 train, 1024 tokens": _goal(lambda d: simvq(16384, 128, 4, 16, d), 0.50, math.inf),
+    "sinkhorn 2048 x 16384, stored": _goal(lambda d: sinkhorn(2048, 16384, 16, 2**29, d), 0.35, math.inf),
+    "sinkhorn 2048 x 16384, no matrix": _goal(lambda d: sinkhorn(2048, 16384, 16, 2**20, d), None, 20),
+    "cross-entropy 2048 x 16384": _goal(lambda d: cross_entropy(2048, 16384, 16, d), None, math.inf),
 }
 
 

@@ -200,7 +200,7 @@ class OptVQ(CodebookQuantizer):
 
         Args:
             latents: float `(B, latent_dim, *grid)`, finite.
-            mask: bool `(B, *grid)`, False at places that take no part and get the nearest entry.
+            mask: bool `(B, *grid)`, False at places that take no part; their tokens are the nearest of zeros.
 
         Returns:
             int64 `(B, *grid)`; they depend on the batch as a whole.
@@ -209,8 +209,9 @@ class OptVQ(CodebookQuantizer):
             ValueError: The latents or the mask have the wrong shape or dtype, or latents are not finite.
         """
         self._check_latents(latents)
+        if mask is not None:
+            latents = latents.masked_fill(~_checked_mask(mask, latents).unsqueeze(1), 0)  # as `forward` does
         _check_finite(latents)
-        mask = None if mask is None else _checked_mask(mask, latents)
         with torch.autocast(latents.device.type, enabled=False):
             return as_tokens(self._transport_tokens(as_rows(_at_least_float32(latents)), mask), latents)
 

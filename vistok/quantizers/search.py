@@ -9,6 +9,7 @@ from torch import Tensor
 
 _BLOCK = 128  # entries per block of the two-stage argmax
 _CPU_TILE = 1 << 18  # scores in a tile on a CPU: 1 MB of float32 stays in its cache
+_CPU_WIDE_TILE = 1 << 21  # where the matrix product dominates
 _ACCELERATOR_TILE = 1 << 25  # 128 MB: enough to fill a GPU
 _CPU_ROWS, _ACCELERATOR_ROWS = 512, 4096  # at most in a tile: few latents cost a whole one
 _WIDE = 32  # from this many channels on, the matrix product dominates and wants more rows
@@ -34,14 +35,16 @@ def tile_rows(table: Tensor) -> int:
     columns = -(-len(table) // _BLOCK) * _BLOCK if on_cpu else len(table)
     if not on_cpu:
         return min(max(8, _ACCELERATOR_TILE // columns), _ACCELERATOR_ROWS)
-    return 256 if table.shape[1] > _WIDE else min(max(8, _CPU_TILE // columns), _CPU_ROWS)
+    if table.shape[1] > _WIDE:
+        return min(max(64, _CPU_WIDE_TILE // columns), 256)
+    return min(max(8, _CPU_TILE // columns), _CPU_ROWS)
 
 
 # An operator of its own, so that torch.compile does not unroll the loop over tiles.
 @torch.library.custom_op("vistok::nearest", mutates_args=())
 def _nearest(latents: Tensor, codebook: Tensor, unit_norm: bool) -> Tensor:
     rows, entries = len(latents), len(codebook)
-    bias = None if unit_norm else codebook.square().sum(1).mul_(-0.5)
+    bias = None if unit_norm else _half_squares(codebook).neg_()
     on_cpu = latents.device.type == "cpu"
     columns = -(-entries // _BLOCK) * _BLOCK if on_cpu else entries
     tile = tile_rows(codebook)
@@ -61,6 +64,11 @@ def _nearest(latents: Tensor, codebook: Tensor, unit_norm: bool) -> Tensor:
         best = _blocked_argmax(scores) if on_cpu else scores.argmax(1)
         tokens[start : start + count] = best[:count]
     return tokens
+
+
+def _half_squares(codebook: Tensor) -> Tensor:
+    # In parts: the squares of a whole codebook would be as large as the codebook.
+    return torch.cat([part.square().sum(1) for part in codebook.split(1024)]).mul_(0.5)
 
 
 @_nearest.register_fake

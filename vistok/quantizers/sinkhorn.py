@@ -39,8 +39,9 @@ def sinkhorn_tokens(
 ) -> Tensor:
     """The entry that gets most of each latent in the transport plan between all latents and all entries.
 
-    The cost is the Euclidean distance. Over several ranks, the latents are those of all ranks. Sums are exact
-    (no small constants in denominators), near-ties are decided in float64.
+    The cost is the Euclidean distance. Over several ranks, the latents are those of all ranks. There are no
+    small constants in denominators, and near-ties are decided in float64: float32 latents get the tokens of
+    float64 unless an entry's share is as large as the largest to about 1e-5.
 
     Args:
         rows: float `(N, D)`, at least float32.
@@ -125,13 +126,13 @@ class _Plan(NamedTuple):
         tiles = _Tiles(latents, entries, count * size * latents.itemsize <= self.byte_budget)
 
         lowest = latents.new_full((size,), torch.inf)
-        total = latents.new_zeros((), dtype=torch.float64)
+        total = torch.zeros_like(lowest, dtype=torch.float64)
         for part in tiles.parts:
             distances = tiles.distances(part)
             torch.minimum(lowest, distances.amin(0), out=lowest)
-            total += distances.sum()
+            total += distances.sum(0)  # over few rows: exact enough in float32
         minimum_over_ranks(lowest)
-        joined, mean, deviation = _statistics(latents, entries, total)
+        joined, mean, deviation = _statistics(latents, entries, total.sum())
         if joined == 0:
             return torch.zeros(count, dtype=torch.int64, device=latents.device)
         scale = {"all": deviation + 1e-6, "dim": latents.shape[1] ** 0.5, "none": 1.0}
