@@ -9,7 +9,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vistok.evaluation import CodebookUsage, psnr, ssim
+from vistok.evaluation import CodebookUsage, psnr, ssim, usage
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +62,34 @@ def test_ssim_refuses_pictures_smaller_than_its_window():
 
 
 def test_usage_of_several_codebooks_over_several_batches():
-    usage = CodebookUsage(codebook_size=4, num_codebooks=2)
-    usage.update(torch.tensor([[[0, 0], [1, 2]]]))
-    usage.update(torch.tensor([[[0, 0], [3, 3]]]))
+    counts = CodebookUsage(codebook_size=4, num_codebooks=2)
+    counts.update(torch.tensor([[[0, 0], [1, 2]]]))
+    counts.update(torch.tensor([[[0, 0], [3, 3]]]))
     # First codebook: entry 0 alone. Second: 1, 2, 3, 3 -> entropy 1.5 bits.
-    result = usage.compute()
+    result = counts.compute()
     assert result["codebook_usage"] == 4 / 8
     assert result["dead_entries"] == 4
     assert result["codebook_perplexity"] == pytest.approx((1 + 2**1.5) / 2)
 
 
 def test_usage_of_a_codebook_too_large_to_tabulate():
-    usage = CodebookUsage(codebook_size=2**40)
-    usage.update(torch.tensor([[2**40 - 1, 5, 5, 5]]))
-    usage.update(torch.tensor([[2**39, 5, 5, 5]]))
-    result = usage.compute()
+    counts = CodebookUsage(codebook_size=2**40)
+    counts.update(torch.tensor([[2**40 - 1, 5, 5, 5]]))
+    counts.update(torch.tensor([[2**39, 5, 5, 5]]))
+    result = counts.compute()
     assert result["codebook_usage"] == 3 / 2**40
     assert result["codebook_perplexity"] == pytest.approx(
         math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(8))
     )
+
+
+@pytest.mark.parametrize("codebook_size", [8, 2**40])
+def test_padding_is_not_counted(codebook_size: int):
+    mask = torch.tensor([[True, True, False]])
+    result = usage(torch.tensor([[3, 3, 5]]), codebook_size, mask=mask)
+    assert result["codebook_usage"] == 1 / codebook_size
+    assert result["codebook_perplexity"] == 1
+    assert result["dead_entries"] == codebook_size - 1
+    several = usage(torch.tensor([[[3, 3, 5], [1, 2, 5]]]), codebook_size, num_codebooks=2, mask=mask)
+    assert several["codebook_usage"] == 3 / 2 / codebook_size
+    assert several["codebook_perplexity"] == 1.5

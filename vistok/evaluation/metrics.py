@@ -93,10 +93,16 @@ class CodebookUsage:
         ]
         self._seen: list[dict[int, int]] = [{} for _ in range(num_codebooks) if not counted]
 
-    def update(self, tokens: Tensor) -> None:
-        """Counts tokens, int64 `(B, *grid)`, or `(B, K, *grid)` with K codebooks."""
+    def update(self, tokens: Tensor, mask: Tensor | None = None) -> None:
+        """Counts tokens.
+
+        Args:
+            tokens: int64 `(B, *grid)`, or `(B, K, *grid)` with K codebooks.
+            mask: bool `(B, *grid)`, False at places of padding, which are not counted.
+        """
         parts = [tokens] if self.num_codebooks == 1 else tokens.unbind(1)
         for place, part in enumerate(parts):
+            part = part if mask is None else part[mask]
             if self._tables:
                 self._tables[place] += torch.bincount(part.flatten().cpu(), minlength=self.codebook_size)
             else:
@@ -116,3 +122,27 @@ class CodebookUsage:
             "codebook_perplexity": sum(math.exp(entropy) for entropy in entropies) / self.num_codebooks,
             "dead_entries": self.codebook_size * self.num_codebooks - sum(used),
         }
+
+
+def usage(
+    tokens: Tensor, codebook_size: int, num_codebooks: int = 1, mask: Tensor | None = None
+) -> dict[str, float]:
+    """How much of a codebook some tokens use, by whichever method they were made.
+
+    Args:
+        tokens: int64 `(B, *grid)`, or `(B, K, *grid)` with K codebooks.
+        codebook_size: Entries of one codebook.
+        num_codebooks: K.
+        mask: bool `(B, *grid)`, False at places of padding, which are not counted.
+
+    Returns:
+        `codebook_usage`, `codebook_perplexity` and `dead_entries`, as `CodebookUsage.compute`.
+
+    Example:
+        >>> import torch
+        >>> usage(torch.tensor([[3, 3, 1, 1]]), codebook_size=8)["codebook_perplexity"]
+        2.0
+    """
+    counts = CodebookUsage(codebook_size, num_codebooks)
+    counts.update(tokens, mask)
+    return counts.compute()
