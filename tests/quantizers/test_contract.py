@@ -1,4 +1,4 @@
-"""The laws of a quantizer, over every registered method, one codebook and several, every layout and network."""
+"""The laws of a quantizer, over every registered method, codebooks in every layout, and every network."""
 
 import copy
 import hashlib

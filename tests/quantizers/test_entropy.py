@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from vistok.quantizers import entropy
-from vistok.quantizers.entropy import bit_entropies, softmax_entropies
+from vistok.quantizers import bit_entropy, softmax_entropy
+from vistok.quantizers.bit_entropy import bit_entropies
+from vistok.quantizers.softmax_entropy import softmax_entropies
 
 GOLDEN = Path(__file__).parent / "golden"
 LOSS = {"atol": 1e-5, "rtol": 1e-5}
@@ -286,14 +287,16 @@ def test_traces_as_one_graph(entropies):
 @over_both
 def test_operators_describe_themselves(entropies, monkeypatch):
     # What torch.compile is told of the operators' outputs is true of them.
-    for name in ("_bits_forward", "_bits_backward", "_softmax_forward", "_softmax_backward"):
-        operator = getattr(entropy, name)
+    operators = [(bit_entropy, f"_bits_{way}") for way in ("forward", "backward")]
+    operators += [(softmax_entropy, f"_softmax_{way}") for way in ("forward", "backward")]
+    for module, name in operators:
+        operator = getattr(module, name)
 
         def checked(*args, operator=operator):
             torch.library.opcheck(operator, args, test_utils=("test_schema", "test_faketensor"))
             return operator(*args)
 
-        monkeypatch.setattr(entropy, name, checked)
+        monkeypatch.setattr(module, name, checked)
     rows = normal(10, 4).requires_grad_()
     for mask in (None, torch.arange(10) % 3 > 0):
         sum(entropies(rows, mask)).backward()

@@ -9,6 +9,11 @@ from vistok.quantizers.kmeans import LATENTS_PER_ENTRY, kmeans_step
 from .test_ema import clusters
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def test_finds_the_clusters():
     rows = clusters(8, 512, 0)[0].t()
     entries = torch.full((8, 4), 50.0)

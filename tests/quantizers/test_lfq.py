@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vistok.quantizers import Residual
+from vistok.quantizers.bit_entropy import bit_entropies
 from vistok.quantizers.lfq import LFQ, LFQConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -211,15 +212,23 @@ def test_bad_values_are_named(build: type, name: str, value):
 
 
 @pytest.mark.parametrize("build", [LFQ, LFQConfig])
-def test_more_bits_than_can_be_counted(build: type):
-    build(num_bits=24)
-    build(num_bits=62, entropy_weight=0)
-    with pytest.raises(ValueError, match="num_bits.*25.*group_size.*several codebooks.*entropy_weight=0"):
-        build(num_bits=25)
+def test_the_range_of_bits(build: type):
+    for num_bits in (1, 24, 25, 61, 62):
+        assert build(num_bits=num_bits).num_bits == num_bits
 
 
-def test_the_configuration_keeps_what_it_was():
-    config = LFQConfig(num_bits=18)
-    with pytest.raises(ValueError, match="num_bits"):
-        config.num_bits = 30
-    assert config.num_bits == 18
+@pytest.mark.parametrize(
+    ("num_bits", "group_size"), [(10, 10), (24, 24), (26, 2), (36, 12), (48, 12), (62, 2)]
+)
+def test_more_bits_than_can_be_counted_are_counted_in_groups(num_bits: int, group_size: int):
+    assert LFQ(num_bits).group_size == group_size
+    if num_bits > 24:
+        latents = (
+            0.01 * torch.randn(2, num_bits, 9, generator=torch.Generator().manual_seed(0))
+        ).requires_grad_()
+        grouped, explicit = (
+            bit_entropies(latents.movedim(1, -1).flatten(0, 1), g)[1] for g in (group_size, 1)
+        )
+        assert grouped <= explicit * (1 + 1e-6)
+        LFQ(num_bits)(latents).loss.backward()
+        assert latents.grad.isfinite().all()

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vistok.quantizers import sinkhorn
+from vistok.quantizers.distance_cross_entropy import distance_cross_entropy
 from vistok.quantizers.search import nearest
-from vistok.quantizers.sinkhorn import distance_cross_entropy, sinkhorn_tokens
+from vistok.quantizers.sinkhorn import sinkhorn_tokens
 
 WAYS = {"kept": 2**29, "not kept": 0}
 
@@ -186,12 +187,12 @@ def test_bad_settings_are_named(wrong: dict):
 def test_the_matrix_is_kept_only_within_its_budget(monkeypatch):
     kept = []
 
-    class Tiles(sinkhorn._Tiles):
+    class Tiles(sinkhorn.Tiles):
         def __init__(self, latents: Tensor, entries: Tensor, keep: bool):
             super().__init__(latents, entries, keep)
             kept.append((keep, self.matrix.numel()))
 
-    monkeypatch.setattr(sinkhorn, "_Tiles", Tiles)
+    monkeypatch.setattr(sinkhorn, "Tiles", Tiles)
     monkeypatch.setattr(sinkhorn, "_CPU_TILE", 4 * 8 * 517)
     rows, table = inputs("plain")
     size = rows.shape[0] * table.shape[0]

@@ -10,24 +10,32 @@ import torch
 from torch import Tensor
 
 from .base import Quantizer, QuantizerOutput, straight_through
+from .bit_entropy import bit_entropies
 from .codebook import as_rows, errors
-from .entropy import bit_entropies
 
 MOST_BITS = 62
+_LARGEST_SMALL_GROUP = 12  # 4,096 patterns: no slower than single bits
 _MOST_COUNTED_BITS = 24  # 2^24 mean probabilities are 64 MB
 
 
-def check_counted_bits(num_bits: int, group_size: int | None, entropy_weight: float) -> None:
-    """Raises `ValueError` for groups that do not fit, or too many entries to count for the entropy loss."""
-    if group_size is not None and num_bits % group_size:
+def check_group_size(num_bits: int, group_size: int | None) -> None:
+    """Raises `ValueError` for groups that do not fit, or that have too many patterns to count."""
+    if group_size is None:
+        return
+    if num_bits % group_size:
         raise ValueError(f"Expected group_size to divide num_bits {num_bits}, got group_size {group_size}")
-    if entropy_weight > 0 and (group_size or num_bits) > _MOST_COUNTED_BITS:
-        name = "num_bits" if group_size is None else "group_size"
+    if group_size > _MOST_COUNTED_BITS:
         raise ValueError(
-            f"{name} must be at most {_MOST_COUNTED_BITS} with an entropy loss, which counts all "
-            f"2**{name} entries, got {group_size or num_bits}; use BSQ with a small group_size, several "
-            "codebooks of fewer bits, or entropy_weight=0"
+            f"group_size must be at most {_MOST_COUNTED_BITS}, because the 2**group_size patterns of a group "
+            f"are counted, got {group_size}"
         )
+
+
+def bits_counted_together(num_bits: int) -> int:
+    """The default group: all bits where their patterns can be counted, else the largest small divisor."""
+    if num_bits <= _MOST_COUNTED_BITS:
+        return num_bits
+    return max(size for size in range(1, _LARGEST_SMALL_GROUP + 1) if num_bits % size == 0)
 
 
 class BinaryQuantizer(Quantizer):
@@ -37,7 +45,7 @@ class BinaryQuantizer(Quantizer):
         num_bits: Number of channels, one bit each.
         scale: The entries are `scale` or `-scale` in each channel.
         group_size: Number of consecutive channels whose patterns the codebook entropy counts together; None
-            for all.
+            for all, or with more than 24 for groups of at most 12.
         entropy_weight: Weight of the entropy of one latent's soft assignment less `diversity_gamma` times
             that of the batch's mean assignment.
         diversity_gamma: Weight of the second of these entropies relative to the first.
@@ -61,7 +69,7 @@ class BinaryQuantizer(Quantizer):
         self.codebook_size = 2**num_bits
         self.codebook_dim = self.latent_dim = self.quantized_dim = self.num_bits = num_bits
         self.scale = scale
-        self.group_size = group_size
+        self.group_size = group_size or bits_counted_together(num_bits)
         self.entropy_weight = entropy_weight
         self.diversity_gamma = diversity_gamma
         self.commitment_weight = commitment_weight

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import VisualTokenizerConfig, number
-from .binary import MOST_BITS, BinaryQuantizer, check_counted_bits
+from .binary import MOST_BITS, BinaryQuantizer, check_group_size
 
 
 def _check_group_size(group_size: int | None) -> None:
@@ -25,9 +25,10 @@ class BSQConfig(VisualTokenizerConfig):
         num_bits: Number of channels, one bit each, at most 62. The codebook has `2^num_bits` entries; the
             paper takes 18 and 36.
         group_size: Number of consecutive channels whose patterns the codebook entropy counts together; it
-            divides `num_bits`, and the entropies of the groups are summed. None counts all entries, exactly,
-            which 24 bits allow at most. Groups overestimate the entropy, the more the smaller they are; the
-            paper takes 9, and 1 is bsq-vit's `"analytical"` form.
+            divides `num_bits`, is at most 24, and the entropies of the groups are summed. None counts all
+            entries, exactly, up to 24 bits; with more bits it takes groups of at most 12. Groups overestimate
+            the entropy, the more the smaller they are; the paper takes 9, and 1 is bsq-vit's `"analytical"`
+            form.
         entropy_weight: Weight of the entropy of one latent's soft assignment less `diversity_gamma` times
             that of the batch's mean assignment: it makes choices sure and entries equally used.
         diversity_gamma: Weight of the second of these entropies relative to the first.
@@ -52,9 +53,9 @@ class BSQConfig(VisualTokenizerConfig):
     entropy_temperature: float | int = number(0.01, above=0)
     bit_order: Literal["msb", "lsb"] = "msb"
 
-    def validate_counted_bits(self):
-        """The entropy loss counts all entries of a group."""
-        check_counted_bits(self.num_bits, self.group_size, self.entropy_weight)
+    def validate_groups(self):
+        """Groups are of equal size, and their patterns are counted."""
+        check_group_size(self.num_bits, self.group_size)
 
 
 class BSQ(BinaryQuantizer):
@@ -76,8 +77,7 @@ class BSQ(BinaryQuantizer):
         bit_order: `"msb"` or `"lsb"`; see `BSQConfig`.
 
     Raises:
-        ValueError: An argument is out of range, `group_size` does not divide `num_bits`, or there are too
-            many entries to count for the entropy loss.
+        ValueError: An argument is out of range, or `group_size` does not divide `num_bits`.
 
     Example:
         >>> import torch
@@ -108,7 +108,7 @@ class BSQ(BinaryQuantizer):
             entropy_temperature=entropy_temperature,
             bit_order=bit_order,
         )
-        check_counted_bits(num_bits, group_size, entropy_weight)
+        check_group_size(num_bits, group_size)
         super().__init__(
             num_bits,
             scale=num_bits**-0.5,

@@ -11,8 +11,8 @@ from ..configuration import VisualTokenizerConfig, number
 from .base import QuantizerOutput
 from .codebook import CodebookQuantizer, Initialization, as_grid, as_rows, as_tokens, errors
 from .distributed import mean_count
-from .entropy import softmax_entropies
 from .search import nearest, tile_rows
+from .softmax_entropy import softmax_entropies
 
 
 class IBQConfig(VisualTokenizerConfig):

@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import VisualTokenizerConfig, number
-from .binary import MOST_BITS, BinaryQuantizer, check_counted_bits
+from .binary import MOST_BITS, BinaryQuantizer
 
 
 class LFQConfig(VisualTokenizerConfig):
     """The settings of a tokenizer with lookup-free quantization.
 
     Args:
-        num_bits: Number of channels, one bit each, at most 62, and at most 24 with an entropy loss. The
-            codebook has `2^num_bits` entries; the paper takes 18.
+        num_bits: Number of channels, one bit each, at most 62. The codebook has `2^num_bits` entries; the
+            paper takes 18. Up to 24, the entropy loss is exact; above, its codebook entropy is the sum over
+            groups of at most 12 bits.
         entropy_weight: Weight of the entropy of one latent's soft assignment less `diversity_gamma` times
             that of the batch's mean assignment: it makes choices sure and entries equally used.
         diversity_gamma: Weight of the second of these entropies relative to the first.
@@ -45,16 +46,12 @@ class LFQConfig(VisualTokenizerConfig):
     bit_order: Literal["msb", "lsb"] = "msb"
     normalize: bool = False
 
-    def validate_counted_bits(self):
-        """The entropy loss counts all entries."""
-        check_counted_bits(self.num_bits, None, self.entropy_weight)
-
 
 class LFQ(BinaryQuantizer):
     """Lookup-free quantization: entries of 1 and -1, whose gradient passes to the latents unchanged.
 
-    The entropies are exact over all `2^num_bits` entries, without a logarithm's epsilon. The commitment loss
-    is the mean over every element of `(latents - quantized)^2`. No parameters.
+    The entropies are exact over all `2^num_bits` entries, up to 24 bits, without a logarithm's epsilon. The
+    commitment loss is the mean over every element of `(latents - quantized)^2`. No parameters.
 
     As residual stages, each quantizes what is left of the latents' `2 tanh(z / 2)` at twice the scale.
 
@@ -68,7 +65,7 @@ class LFQ(BinaryQuantizer):
         normalize: Whether latents are scaled to the length of the entries first.
 
     Raises:
-        ValueError: An argument is out of range, or there are too many entries to count for the entropy loss.
+        ValueError: An argument is out of range.
 
     Example:
         >>> import torch
@@ -99,7 +96,6 @@ class LFQ(BinaryQuantizer):
             bit_order=bit_order,
             normalize=normalize,
         )
-        check_counted_bits(num_bits, None, entropy_weight)
         super().__init__(
             num_bits,
             scale=1.0,

@@ -13,7 +13,8 @@ from transformers import initialization as init
 from ..configuration import VisualTokenizerConfig, number
 from .base import QuantizerOutput, _at_least_float32, _check_finite, _checked_mask, straight_through
 from .codebook import CodebookQuantizer, as_grid, as_rows, as_tokens, errors
-from .sinkhorn import distance_cross_entropy, sinkhorn_tokens
+from .distance_cross_entropy import distance_cross_entropy
+from .sinkhorn import sinkhorn_tokens
 
 
 class OptVQConfig(VisualTokenizerConfig):

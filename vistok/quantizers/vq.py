@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..configuration import VisualTokenizerConfig, number
 from .base import QuantizerOutput, straight_through
 from .codebook import CodebookQuantizer, Initialization, as_grid, as_rows, as_tokens, errors
-from .entropy import softmax_entropies
 from .rotation import rotated
+from .softmax_entropy import softmax_entropies
 
 
 class VQConfig(VisualTokenizerConfig):
