@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistok.quantizers import FSQ, VQ, Product
+from vistok.quantizers import FSQ, VQ, Product, Residual
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -50,3 +50,16 @@ def test_tokens_name_the_codebook_that_is_wrong():
         product.lookup(tokens)
     with pytest.raises(ValueError, match=r"\(B, 3, \*grid\)"):
         product.lookup(tokens[:, :2])
+
+
+@pytest.mark.parametrize("layout", [Product, Residual])
+def test_somebodys_own_quantizer_may_know_of_no_mask(layout: type):
+    class Plain(FSQ):
+        def forward(self, latents):
+            return super().forward(latents)
+
+    several = layout(lambda: Plain([5, 5]), 2)
+    latents = torch.randn(2, several.latent_dim, 3)
+    assert torch.equal(several(latents).tokens, several.encode(latents))
+    with pytest.raises(TypeError):
+        several(latents, torch.ones(2, 3, dtype=torch.bool))

@@ -105,6 +105,11 @@ class SeveralCodebooks(Quantizer):
         super()._check_tokens(tokens)
 
 
+def call(quantizer: Quantizer, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
+    """A quantizer's forward, with the mask where there is one: somebody's own may know of none."""
+    return quantizer(latents) if mask is None else quantizer(latents, mask)
+
+
 class Product(SeveralCodebooks):
     """Product quantization: codebook k quantizes the k-th part of the channels.
 
@@ -133,10 +138,10 @@ class Product(SeveralCodebooks):
         if self.shared_codebook:  # the parts of all places are one batch, for statistics of the batch too
             if mask is not None:
                 mask = mask.unsqueeze(1).expand(-1, self.num_codebooks, *mask.shape[1:]).flatten(0, 1)
-            out = self.quantizers[0](self._fold(latents), mask)
+            out = call(self.quantizers[0], self._fold(latents), mask)
             return QuantizerOutput(self._unfold(out.quantized), self._unfold(out.tokens), out.losses)
         parts = latents.chunk(self.num_codebooks, dim=1)
-        outputs = [quantizer(part, mask) for quantizer, part in zip(self.quantizers, parts, strict=True)]
+        outputs = [call(quantizer, part, mask) for quantizer, part in zip(self.quantizers, parts, strict=True)]
         return QuantizerOutput(
             torch.cat([out.quantized for out in outputs], dim=1),
             torch.stack([out.tokens for out in outputs], dim=1),

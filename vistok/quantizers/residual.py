@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Quantizer, QuantizerOutput
-from .product import SeveralCodebooks
+from .product import SeveralCodebooks, call
 
 
 class Residual(SeveralCodebooks):
@@ -75,7 +75,7 @@ class Residual(SeveralCodebooks):
             else:
                 values = stage.unbounded(stage.zoom_in(left, depth))
             here = None if kept is None or depth == 0 else kept > depth
-            outputs.append(stage(values, _both(mask, here, latents)))
+            outputs.append(call(stage, values, _both(mask, here, latents)))
             part = outputs[-1].quantized
             if depth:
                 # Straight through once: only a method that learns through its vectors needs the others' too.
