@@ -6,7 +6,7 @@ from harness import Case
 from torch import Tensor
 
 from vistok.quantizers import FSQ, LFQ
-from vistok.quantizers.entropy import bit_entropies
+from vistok.quantizers.bit_entropy import bit_entropies
 
 
 def fsq(what: str, levels: list[int], device: str) -> Case:

@@ -6,7 +6,8 @@ from harness import Case
 from torch import Tensor
 from torch.nn import functional as F
 
-from vistok.quantizers.sinkhorn import distance_cross_entropy, sinkhorn_tokens
+from vistok.quantizers.distance_cross_entropy import distance_cross_entropy
+from vistok.quantizers.sinkhorn import sinkhorn_tokens
 
 ITERATIONS, EPSILON = 5, 10.0
 

@@ -124,9 +124,9 @@ class Quantizer(nn.Module, ABC):
             ValueError: The latents or the mask have the wrong shape or dtype.
         """
         self._check_latents(latents)
-        values, masked = _at_least_float32(latents), {}
+        values, masked = at_least_float32(latents), {}
         if mask is not None:
-            masked = {"mask": _checked_mask(mask, latents)}
+            masked = {"mask": checked_mask(mask, latents)}
             values = values.masked_fill(~mask.unsqueeze(1), 0)  # whose gradient is no NaN at a NaN
         with torch.autocast(latents.device.type, enabled=False):
             out = self.quantize(values, **masked)
@@ -147,9 +147,9 @@ class Quantizer(nn.Module, ABC):
             ValueError: The latents have the wrong shape, are not floating-point or not finite.
         """
         self._check_latents(latents)
-        _check_finite(latents)
+        check_finite(latents)
         with torch.autocast(latents.device.type, enabled=False):
-            return self.assign(_at_least_float32(latents))
+            return self.assign(at_least_float32(latents))
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """The vectors that tokens stand for.
@@ -278,7 +278,8 @@ class Quantizer(nn.Module, ABC):
             )
 
 
-def _checked_mask(mask: Tensor, latents: Tensor) -> Tensor:
+def checked_mask(mask: Tensor, latents: Tensor) -> Tensor:
+    """A mask of valid places, or a `ValueError` where it does not fit the latents."""
     places = (latents.shape[0], *latents.shape[2:])
     if tuple(mask.shape) != places or mask.dtype != torch.bool:
         raise ValueError(
@@ -288,11 +289,13 @@ def _checked_mask(mask: Tensor, latents: Tensor) -> Tensor:
     return mask
 
 
-def _at_least_float32(latents: Tensor) -> Tensor:
+def at_least_float32(latents: Tensor) -> Tensor:
+    """Half-precision latents as float32."""
     return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 
-def _check_finite(latents: Tensor) -> None:
+def check_finite(latents: Tensor) -> None:
+    """Raises `ValueError` with the first position that is not finite."""
     if torch.compiler.is_compiling():
         return
     # One reduction instead of a mask: only a sum that is not finite asks for the exact check.

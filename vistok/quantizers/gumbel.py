@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import Quantizer, QuantizerOutput, straight_through
+from .base import Quantizer, QuantizerOutput, at_least_float32, straight_through
 from .codebook import as_grid, as_rows, as_tokens
 from .distributed import mean_count
 from .search import nearest
@@ -170,7 +170,7 @@ class GumbelVQ(Quantizer):
             quantized: float `(B, codebook_dim, *grid)`.
         """
         self._check_channels(quantized, self.quantized_dim)
-        return as_tokens(nearest(as_rows(quantized.detach().float()), self.codebook), quantized)
+        return as_tokens(nearest(as_rows(at_least_float32(quantized.detach())), self.codebook), quantized)
 
     def _divergence(self, logits: Tensor, mask: Tensor | None) -> Tensor:
         log_p = logits.log_softmax(1)

@@ -6,11 +6,13 @@ arXiv:2412.02692
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import QuantizerOutput
-from .codebook import CodebookQuantizer, Initialization, as_grid, as_rows, as_tokens, errors
+from .base import QuantizerOutput, at_least_float32
+from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors
 from .distributed import mean_count
+from .entropy import SMALLEST
 from .search import nearest, tile_rows
 from .softmax_entropy import softmax_entropies
 
@@ -21,6 +23,8 @@ class IBQConfig(VisualTokenizerConfig):
     Args:
         codebook_size: Number of entries.
         codebook_dim: Channels of an entry.
+        normalize: Whether latents and entries are scaled to unit length first. Without it, an entry much
+            longer than others can win every latent of an encoder without normalization layers.
         double_quantization_weight: Weight of the squared error between latents and quantized vectors whose
             gradient reaches both, the entries through the soft assignment too.
         commitment_weight: Weight of the loss that draws latents to entries.
@@ -41,6 +45,7 @@ class IBQConfig(VisualTokenizerConfig):
 
     codebook_size: int = number(1024, at_least=1, below=2**31)
     codebook_dim: int = number(8, at_least=1, below=2**16)
+    normalize: bool = False
     double_quantization_weight: float | int = number(1.0, at_least=0)
     commitment_weight: float | int = number(1.0, at_least=0)
     codebook_weight: float | int = number(0.25, at_least=0)
@@ -58,6 +63,7 @@ class IBQ(CodebookQuantizer):
     Args:
         codebook_size: Number of entries.
         codebook_dim: Channels of an entry.
+        normalize: Whether latents and entries are scaled to unit length first.
         double_quantization_weight: Weight of the squared error with a gradient to both sides.
         commitment_weight: Weight of the loss that draws latents to entries.
         codebook_weight: Weight of the loss that draws entries to latents.
@@ -87,6 +93,7 @@ class IBQ(CodebookQuantizer):
         self,
         codebook_size: int = 1024,
         codebook_dim: int = 8,
+        normalize: bool = False,
         double_quantization_weight: float = 1.0,
         commitment_weight: float = 1.0,
         codebook_weight: float = 0.25,
@@ -97,6 +104,7 @@ class IBQ(CodebookQuantizer):
         IBQConfig.check(
             codebook_size=codebook_size,
             codebook_dim=codebook_dim,
+            normalize=normalize,
             double_quantization_weight=double_quantization_weight,
             commitment_weight=commitment_weight,
             codebook_weight=codebook_weight,
@@ -104,7 +112,7 @@ class IBQ(CodebookQuantizer):
             entropy_temperature=entropy_temperature,
             initialization=initialization,
         )
-        super().__init__(codebook_size, codebook_dim, initialization=initialization)
+        super().__init__(codebook_size, codebook_dim, normalize, initialization)
         self.double_quantization_weight = double_quantization_weight
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
@@ -116,10 +124,10 @@ class IBQ(CodebookQuantizer):
 
     def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
-        rows = as_rows(latents)
+        rows = self.rows(latents)
         if self.training:
             self.fit_first_batches(rows, mask)
-        table = self.codebook.to(latents.dtype)
+        table = self.table().to(latents.dtype)
         tokens = self._likeliest(rows)
         quantized = _IndexBackpropagation.apply(rows, table, tokens)
         losses = {}
@@ -144,17 +152,17 @@ class IBQ(CodebookQuantizer):
 
     def assign(self, latents: Tensor) -> Tensor:
         """See `Quantizer`."""
-        return as_tokens(self._likeliest(as_rows(latents)), latents)
+        return as_tokens(self._likeliest(self.rows(latents)), latents)
 
     def index(self, quantized: Tensor) -> Tensor:
         """The nearest entries of vectors; their likeliest ones may be longer. See `Quantizer.index`."""
         self._check_latents(quantized)
-        return as_tokens(self.nearest_tokens(as_rows(quantized.detach().float())), quantized)
+        return as_tokens(self.nearest_tokens(self.rows(at_least_float32(quantized.detach()))), quantized)
 
     @torch.no_grad()
     def _likeliest(self, rows: Tensor) -> Tensor:
         # Without the entries' lengths the nearest is the one with the largest inner product.
-        return nearest(rows, self.codebook.to(rows.dtype), unit_norm=True)
+        return nearest(rows, self.table().to(rows.dtype), unit_norm=True)
 
 
 class _IndexBackpropagation(torch.autograd.Function):
@@ -174,7 +182,7 @@ class _IndexBackpropagation(torch.autograd.Function):
         tile = tile_rows(table)
         for start in range(0, len(rows), tile):
             here = slice(start, start + tile)
-            p = (rows[here] @ table.t()).softmax(1)
+            p = F.threshold_((rows[here] @ table.t()).softmax(1), SMALLEST, 0.0)
             to_logits = gradient[here] @ table.t()
             to_logits -= (p * to_logits).sum(1, keepdim=True)
             to_logits *= p

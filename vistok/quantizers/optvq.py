@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import QuantizerOutput, _at_least_float32, _check_finite, _checked_mask, straight_through
+from .base import QuantizerOutput, at_least_float32, check_finite, checked_mask, straight_through
 from .codebook import CodebookQuantizer, as_grid, as_rows, as_tokens, errors
 from .distance_cross_entropy import distance_cross_entropy
 from .sinkhorn import sinkhorn_tokens
@@ -191,9 +191,9 @@ class OptVQ(CodebookQuantizer):
             int64 `(B, *grid)`.
         """
         self._check_latents(quantized)
-        _check_finite(quantized)
+        check_finite(quantized)
         with torch.autocast(quantized.device.type, enabled=False):
-            return super().assign(_at_least_float32(quantized))
+            return super().assign(at_least_float32(quantized))
 
     @torch.no_grad()
     def transport(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -211,10 +211,10 @@ class OptVQ(CodebookQuantizer):
         """
         self._check_latents(latents)
         if mask is not None:
-            latents = latents.masked_fill(~_checked_mask(mask, latents).unsqueeze(1), 0)  # as `forward` does
-        _check_finite(latents)
+            latents = latents.masked_fill(~checked_mask(mask, latents).unsqueeze(1), 0)  # as `forward` does
+        check_finite(latents)
         with torch.autocast(latents.device.type, enabled=False):
-            return as_tokens(self._transport_tokens(as_rows(_at_least_float32(latents)), mask), latents)
+            return as_tokens(self._transport_tokens(as_rows(at_least_float32(latents)), mask), latents)
 
     def _projected(self, entries: Tensor) -> Tensor:
         return F.linear(entries, self.projection_weight, self.projection_bias) if self.projection else entries

@@ -141,7 +141,9 @@ class Product(SeveralCodebooks):
             out = call(self.quantizers[0], self._fold(latents), mask)
             return QuantizerOutput(self._unfold(out.quantized), self._unfold(out.tokens), out.losses)
         parts = latents.chunk(self.num_codebooks, dim=1)
-        outputs = [call(quantizer, part, mask) for quantizer, part in zip(self.quantizers, parts, strict=True)]
+        outputs = [
+            call(quantizer, part, mask) for quantizer, part in zip(self.quantizers, parts, strict=True)
+        ]
         return QuantizerOutput(
             torch.cat([out.quantized for out in outputs], dim=1),
             torch.stack([out.tokens for out in outputs], dim=1),

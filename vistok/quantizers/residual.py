@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .base import Quantizer, QuantizerOutput
+from .base import Quantizer, QuantizerOutput, at_least_float32
 from .product import SeveralCodebooks, call
 
 
@@ -103,7 +103,7 @@ class Residual(SeveralCodebooks):
         With fixed entries (FSQ) that inverts `lookup`; with learned ones another sum may lie as near.
         """
         self._check_channels(quantized, self.quantized_dim)
-        values = quantized.float()
+        values = at_least_float32(quantized)
         return self._greedy(values, self.quantizer(0).index(values), "index")
 
     def entries(self, tokens: Tensor) -> Tensor:

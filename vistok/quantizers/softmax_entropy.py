@@ -7,8 +7,9 @@ the backward works the probabilities out again.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .entropy import flat, kept, means, spread, tiles
+from .entropy import SMALLEST, flat, kept, means, spread, tiles
 
 _TILE = (1 << 18, 1 << 24)  # numbers in one tile: to stay in a CPU's cache; to fill an accelerator
 
@@ -57,7 +58,7 @@ def _softmax_forward(
     entropy = rows.new_zeros(())
     for tile in tiles(rows, len(table), _TILE, 8, 4096):
         logarithms = torch.addmm(bias, rows[tile], table.t(), alpha=scale).log_softmax(1)
-        probabilities = logarithms.exp()
+        probabilities = F.threshold_(logarithms.exp(), SMALLEST, 0.0)
         sums[:-1] += probabilities.sum(0)
         entropy -= torch.dot(probabilities.flatten(), logarithms.flatten())
     sample, mean, share = means(sums, len(rows), entropy)
@@ -91,7 +92,7 @@ def _softmax_backward(
     for tile in tiles(rows, len(table), _TILE, 8, 4096):
         x = rows[tile]
         logarithms = torch.addmm(bias, x, table.t(), alpha=scale).log_softmax(1)
-        probabilities = logarithms.exp()
+        probabilities = F.threshold_(logarithms.exp(), SMALLEST, 0.0)
         # The gradient to the probabilities, then through the softmax.
         to_scores = logarithms.mul_(-to_sample).add_(slope)
         to_scores -= torch.linalg.vecdot(probabilities, to_scores).unsqueeze(1)
