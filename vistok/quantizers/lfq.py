@@ -25,7 +25,9 @@ class LFQConfig(VisualTokenizerConfig):
         diversity_gamma: Weight of the second of these entropies relative to the first.
         commitment_weight: Weight of the loss that draws latents to entries.
         entropy_temperature: Of the soft assignment: the softmax of twice the inner products over it, which is
-            that of the negative squared distances.
+            that of the negative squared distances. The 0.01 of vector-quantize-pytorch and Open-MAGVIT2 leaves
+            latents of length 1 a channel without an entropy gradient; without normalization layers most
+            entries are then never used.
         bit_order: Whether the first channel is the most (`"msb"`) or the least (`"lsb"`) significant bit of a
             token. vector-quantize-pytorch has the first, Open-MAGVIT2 the second.
         normalize: Whether latents are scaled to the length of the entries first.
@@ -33,7 +35,7 @@ class LFQConfig(VisualTokenizerConfig):
     Example:
         >>> from vistok import LFQConfig
         >>> LFQConfig(num_bits=18, image_size=64).entropy_temperature
-        0.01
+        0.1
     """
 
     model_type = "vistok_lfq"
@@ -42,7 +44,7 @@ class LFQConfig(VisualTokenizerConfig):
     entropy_weight: float | int = number(0.1, at_least=0)
     diversity_gamma: float | int = number(1.0, at_least=0)
     commitment_weight: float | int = number(0.25, at_least=0)
-    entropy_temperature: float | int = number(0.01, above=0)
+    entropy_temperature: float | int = number(0.1, above=0)
     bit_order: Literal["msb", "lsb"] = "msb"
     normalize: bool = False
 
@@ -83,7 +85,7 @@ class LFQ(BinaryQuantizer):
         entropy_weight: float = 0.1,
         diversity_gamma: float = 1.0,
         commitment_weight: float = 0.25,
-        entropy_temperature: float = 0.01,
+        entropy_temperature: float = 0.1,
         bit_order: Literal["msb", "lsb"] = "msb",
         normalize: bool = False,
     ):
