@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from drawing import GREEN, RED, panel, save_animation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -245,11 +245,6 @@ COLUMNS = {
     "seconds": "{seconds:.1f}",
 }
 
-SUPERSAMPLING = 3
-PANEL, HEADER = 320, 30  # pixels
-LEFT, BOTTOM, EXTENT = -2.5, -2.5, 6.0  # of the plane that a panel shows
-INK, LINE, POINT, UNUSED, RED, GREEN = "#24292f", "#d5dae0", "#8b95a1", "#a5aeb8", "#d1342f", "#1a7f4b"
-
 
 def draw_toy(path: Path, points: int = 100, entries: int = 30, steps: int = 400, every: int = 5) -> None:
     """Draws plain VQ beside OptVQ, learning the same points in the plane from the same entries, as a GIF.
@@ -274,84 +269,8 @@ def draw_toy(path: Path, points: int = 100, entries: int = 30, steps: int = 400,
             quantizer.codebook.copy_(start)
         model = Model(quantizer, 2, "data")
         taken = train(model, (x for _ in range(steps)), learning_rate=0.02)
-        panels.append([_panel(name, step, quantizer, x, colour) for step in taken if step % every == 0])
-    frames = []
-    for both in zip(*panels, strict=True):
-        frame = Image.new("RGB", (2 * PANEL, PANEL + HEADER), "white")
-        for place, panel in enumerate(both):
-            frame.paste(panel, (place * PANEL, 0))
-        frames.append(frame)
-    palette = _palette()  # one for all frames, so that only what moves is stored
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [80] * len(frames)
-    durations[0], durations[-1] = 800, 2400  # milliseconds
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
-
-
-def _palette() -> Image.Image:
-    """Our colours, and those between them and the white paper."""
-    shades = [
-        round(255 + share / 6 * (channel - 255))
-        for colour in (INK, LINE, POINT, UNUSED, RED, GREEN)
-        for share in range(1, 7)
-        for channel in ImageColor.getrgb(colour)
-    ]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([255, 255, 255, *shades])
-    return palette
-
-
-@torch.no_grad()
-def _panel(name: str, step: int, quantizer: Quantizer, x: Tensor, colour: str) -> Image.Image:
-    """Points joined to their entries; entries in use are stars, others pale dots."""
-    tokens = quantizer.encode(x)[0].tolist()
-    places = [_place(point) for point in x[0].t().tolist()]
-    table = [_place(entry) for entry in quantizer.table().tolist()]
-    size = (SUPERSAMPLING * PANEL, SUPERSAMPLING * (PANEL + HEADER))
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    for place, token in zip(places, tokens, strict=True):
-        draw.line([place, table[token]], fill=LINE, width=SUPERSAMPLING)
-    for place in places:
-        draw.circle(place, 2.6 * SUPERSAMPLING, fill=POINT)
-    used = set(tokens)
-    for token in sorted(range(len(table)), key=used.__contains__):  # those in use on top
-        if token in used:
-            _star(draw, table[token], 7.5 * SUPERSAMPLING, colour)
-        else:
-            draw.circle(table[token], 3.4 * SUPERSAMPLING, "white", UNUSED, round(1.4 * SUPERSAMPLING))
-    draw.rectangle([0, 0, size[0], SUPERSAMPLING * HEADER], fill="white")
-    font = ImageFont.load_default(15 * SUPERSAMPLING)
-    middle = SUPERSAMPLING * HEADER // 2
-    margin = 12 * SUPERSAMPLING
-    draw.text((margin, middle), name, colour, font, anchor="lm")
-    draw.text((size[0] // 2, middle), f"step {step}", INK, font, anchor="mm")
-    draw.text((size[0] - margin, middle), f"used {len(used)}/{len(table)}", INK, font, anchor="rm")
-    frame = [
-        SUPERSAMPLING * 4,
-        SUPERSAMPLING * HEADER,
-        size[0] - SUPERSAMPLING * 4,
-        size[1] - SUPERSAMPLING * 4,
-    ]
-    draw.rectangle(frame, outline=LINE, width=SUPERSAMPLING)
-    return image.resize((PANEL, PANEL + HEADER), Image.Resampling.LANCZOS)
-
-
-def _place(point: list[float]) -> tuple[float, float]:
-    scale = SUPERSAMPLING * PANEL / EXTENT
-    return (point[0] - LEFT) * scale, SUPERSAMPLING * (PANEL + HEADER) - (point[1] - BOTTOM) * scale
-
-
-def _star(draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: str) -> None:
-    corners = torch.polar(
-        torch.tensor([radius, 0.45 * radius]).repeat(5), torch.arange(10) * (torch.pi / 5) - torch.pi / 2
-    )
-    draw.polygon(
-        [(centre[0] + c.real, centre[1] + c.imag) for c in corners.tolist()],
-        colour,
-        "white",
-        SUPERSAMPLING // 2,
-    )
+        panels.append([panel(name, step, quantizer, x, colour) for step in taken if step % every == 0])
+    save_animation(path, panels)
 
 
 def main() -> None:
