@@ -13,9 +13,15 @@ import pytest
 STEPS = 24
 RECIPE = f"""
 tokenizer:
-  model_type: vistok_vq
-  codebook_size: 64
+  model_type: vistok_ema_vq # averages, revival, k-means that the first checkpoint interrupts, and dropout
+  codebook_size: 256
   codebook_dim: 4
+  decay: 0.9
+  revival_threshold: 0.3
+  initialization: kmeans
+  num_codebooks: 2
+  codebook_layout: residual
+  quantizer_dropout: 0.5
   image_size: 32
   network: {{model_type: vistok_simple_cnn, hidden_channels: 8}}
 dataset_name: samples

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .distributed import sum_over_ranks, world_size
 
-# Probabilities below it count as zero. Subnormal numbers make a matrix product many times slower on a CPU, and
-# the products of such probabilities with a small gradient would be some.
+# Probabilities below it count as zero. Subnormal numbers make a matrix product many times slower on a CPU,
+# and the products of such probabilities with a small gradient would be some.
 SMALLEST = 1e-20
 
 

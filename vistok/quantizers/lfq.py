@@ -25,9 +25,9 @@ class LFQConfig(VisualTokenizerConfig):
         diversity_gamma: Weight of the second of these entropies relative to the first.
         commitment_weight: Weight of the loss that draws latents to entries.
         entropy_temperature: Of the soft assignment: the softmax of twice the inner products over it, which is
-            that of the negative squared distances. The 0.01 of vector-quantize-pytorch and Open-MAGVIT2 leaves
-            latents of length 1 a channel without an entropy gradient; without normalization layers most
-            entries are then never used.
+            that of the negative squared distances. The 0.01 of vector-quantize-pytorch and Open-MAGVIT2
+            leaves latents of length 1 a channel without an entropy gradient; without normalization layers
+            most entries are then never used.
         bit_order: Whether the first channel is the most (`"msb"`) or the least (`"lsb"`) significant bit of a
             token. vector-quantize-pytorch has the first, Open-MAGVIT2 the second.
         normalize: Whether latents are scaled to the length of the entries first.
