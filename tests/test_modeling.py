@@ -29,6 +29,7 @@ SIMPLE = SimpleCNNConfig(hidden_channels=4, num_res_blocks=1)  # f=4
 STRIDED = StridedCNNConfig(hidden_channels=4)  # f=8
 ONE_CODEBOOK = dict(num_codebooks=1)
 PRODUCT = dict(num_codebooks=3)
+SMALL = dict(image_size=32, network=SIMPLE)
 RESIDUAL = dict(num_codebooks=3, codebook_layout="residual")
 SHARED = dict(num_codebooks=3, shared_codebook=True)
 # Those of the library that make tokens: other tests define further ones.
@@ -488,3 +489,48 @@ def test_another_model_in_the_same_folder_replaces_what_nobody_wrote(tmp_path):
 def test_a_folder_that_is_not_there_is_said():
     with pytest.raises(ValueError, match="There is no folder '/no/such/folder'"):
         VQModelHF.from_pretrained("/no/such/folder")
+
+
+@pytest.mark.parametrize("layout", ["product", "residual"])
+def test_the_first_codebooks_decode_alone(layout: str):
+    torch.manual_seed(0)
+    config = VQConfig(codebook_size=16, codebook_dim=4, num_codebooks=3, codebook_layout=layout, **SMALL)
+    model = VQModelHF(config).eval()
+    tokens = model.encode(torch.rand(2, 3, 32, 32) * 2 - 1).tokens
+    for count in (1, 2, 3):
+        pictures = model.decode(tokens, num_codebooks=count)
+        assert torch.equal(pictures, model.decode(tokens[:, :count], num_codebooks=count))
+        assert torch.equal(pictures, model.decode(tokens)) == (count == 3)
+    with pytest.raises(ValueError, match="num_codebooks"):
+        model.decode(tokens, num_codebooks=4)
+    one = VQModelHF(VQConfig(codebook_size=16, codebook_dim=4, **SMALL)).eval()
+    with pytest.raises(ValueError, match="one codebook"):
+        one.decode(torch.zeros(1, 8, 8, dtype=torch.int64), num_codebooks=1)
+
+
+def test_a_mask_keeps_padding_out_of_the_losses():
+    torch.manual_seed(0)
+    model = VQModelHF(VQConfig(codebook_size=16, codebook_dim=4, **SMALL)).train()
+    pixel_values = torch.rand(2, 3, 32, 32) * 2 - 1
+    mask = torch.ones(2, 8, 8, dtype=torch.bool)
+    whole = model(pixel_values).losses
+    assert {
+        name: loss.item() for name, loss in model(pixel_values, mask=mask).losses.items()
+    } == pytest.approx({name: loss.item() for name, loss in whole.items()})
+    nothing = model(pixel_values, mask=~mask).losses
+    assert all(loss == 0 for loss in nothing.values())
+    with pytest.raises(ValueError, match="mask"):
+        model(pixel_values, mask=mask[:, :4])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"quantizer_dropout": 0.5},
+        {"quantizer_dropout": 0.5, "num_codebooks": 2},
+        {"quantizer_dropout": 1.5, "num_codebooks": 2, "codebook_layout": "residual"},
+    ],
+)
+def test_quantizer_dropout_that_makes_no_sense_is_refused(values):
+    with pytest.raises(ValueError, match="quantizer_dropout"):
+        VQConfig(**values)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistok.quantizers import FSQ, VQ, Residual
+from vistok.quantizers import FSQ, IBQ, VQ, GumbelVQ, Residual
 
 
 @pytest.mark.parametrize("bound", ["atanh", "tan"])
@@ -88,3 +88,66 @@ def test_stages_that_float32_cannot_tell_apart_are_refused():
     quantizer = Residual(lambda: FSQ(levels=[8, 5]), num_codebooks=7)
     tokens = torch.randint(0, 40, (4, 7, 16, 16), generator=torch.Generator().manual_seed(0))
     assert torch.equal(quantizer.index(quantizer.lookup(tokens)), tokens)
+
+
+def dropped(share: float = 1.0, step: int = 0, **more) -> tuple[Residual, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    residual = Residual(lambda: VQ(16, 4, **more), 3, quantizer_dropout=share)
+    with torch.no_grad():
+        for depth, child in enumerate(residual.quantizers):
+            child.codebook.normal_(std=0.5**depth)
+    residual.set_step(step)
+    latents = torch.randn(64, 4, 5, generator=torch.Generator().manual_seed(1))
+    return residual, latents, residual(latents).quantized
+
+
+def test_dropout_keeps_the_first_stages_of_a_picture():
+    residual, latents, quantized = dropped()
+    tokens = residual.encode(latents)
+    sums = torch.stack([residual.lookup(tokens, num_codebooks=k) for k in (1, 2, 3)])
+    equal = torch.stack([torch.isclose(quantized, part, atol=1e-6).flatten(1).all(1) for part in sums])
+    assert equal.any(0).all()
+    counts = equal.sum(1)
+    assert (counts > 10).all(), f"one to all stages, each as likely, not {counts.tolist()} of 64"
+
+
+def test_dropout_is_a_share_of_the_pictures_keyed_by_the_step():
+    full = dropped(0.0)[2]
+    same = [(dropped(0.3, step)[2] == full).flatten(1).all(1) for step in (1, 1, 2)]
+    assert 0.65 < same[0].float().mean() < 0.95  # 0.3 drop, a third of them nothing
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(same[0], same[2])
+    residual, latents, _ = dropped(1.0)
+    assert torch.equal(residual.eval()(latents).tokens, residual.encode(latents))
+
+
+def test_stages_that_are_dropped_have_no_part_in_losses():
+    residual, latents, _ = dropped(1.0)
+    residual.set_step(0)
+    kept = residual._stages_kept(latents)
+    residual.set_step(0)
+    residual(latents).losses["codebook"].backward()
+    for depth, child in enumerate(residual.quantizers):
+        assert child.codebook.grad.any()
+        used = residual.encode(latents)[kept > depth, depth].unique()
+        unused = torch.ones(16, dtype=torch.bool)
+        unused[used] = False
+        assert not child.codebook.grad[unused].any()
+
+
+def test_gumbel_stages_read_logits_of_their_own():
+    torch.manual_seed(0)
+    residual = Residual(lambda: GumbelVQ(8, 4), 2).eval()
+    logits = torch.randn(3, 16, 5)
+    tokens = torch.stack([part.argmax(1) for part in logits.chunk(2, dim=1)], dim=1)
+    assert torch.equal(residual.encode(logits), tokens)
+    expected = sum(residual.quantizer(depth).lookup(tokens[:, depth]) for depth in (0, 1))
+    torch.testing.assert_close(residual(logits).quantized, expected)
+
+
+@pytest.mark.parametrize("method", [IBQ, GumbelVQ])
+def test_every_stage_learns_through_its_vectors(method):
+    torch.manual_seed(0)
+    residual = Residual(lambda: method(8, 4), 3)
+    residual(torch.randn(2, residual.latent_dim, 6)).quantized.square().sum().backward()
+    assert all(child.codebook.grad.any() for child in residual.quantizers)
