@@ -64,7 +64,7 @@ def lfq(bits: int, batch: int, side: int, device: str) -> Case:
     shape = (batch, bits, side, side)
     latents, weights = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
     latents = latents.mul_(0.05).requires_grad_()  # near the temperature, where the entropy has a gradient
-    ours = LFQ(bits, commitment_weight=0.25)
+    ours = LFQ(bits, commitment_weight=0.25, entropy_temperature=0.01)  # the peer's
 
     def run(module) -> tuple[Tensor, Tensor]:
         out = module(latents)

@@ -93,3 +93,18 @@ def test_padding_is_not_counted(codebook_size: int):
     several = usage(torch.tensor([[[3, 3, 5], [1, 2, 5]]]), codebook_size, num_codebooks=2, mask=mask)
     assert several["codebook_usage"] == 3 / 2 / codebook_size
     assert several["codebook_perplexity"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (torch.tensor([[1, -1]]), r"-1 at position \[0, 1\]"),
+        (torch.tensor([[8, 1]]), r"8 at position \[0, 0\]"),
+        (torch.tensor([[0.5]]), "integer tokens"),
+    ],
+)
+def test_what_is_no_token_is_named(tokens: torch.Tensor, text: str):
+    with pytest.raises(ValueError, match=text):
+        usage(tokens, 8)
+    with pytest.raises(ValueError, match="shape"):
+        usage(torch.zeros(1, 2, 3, dtype=torch.int64), 8, num_codebooks=3)

@@ -35,7 +35,7 @@ VARIANTS = {
     "GumbelVQConfig": [{"straight_through": False}],
     "LFQConfig": [{"bit_order": "lsb", "normalize": True}, {"num_bits": 62, "entropy_weight": 0.0}],
     "BSQConfig": [{"group_size": 3}, {"num_bits": 62, "group_size": 2}],
-    "OptVQConfig": [{"loss": "ce"}, {"loss": "l1", "projection": False}],
+    "OptVQConfig": [{"loss": "ce"}, {"train_assignment": "nearest"}, {"loss": "l1", "projection": False}],
 }
 LAYOUTS = [
     {"num_codebooks": 1},
@@ -73,11 +73,16 @@ def methods() -> list[Method]:
         if not config_class.__module__.startswith("vistok."):
             continue  # of another test
         small = {name: value for name, value in SMALL.items() if name in config_class.own_fields()}
-        variants = [LAYOUTS[0] | variant for variant in VARIANTS.get(config_class.__name__, [])]
+        residual_shared = LAYOUTS[-1]
+        variants = [
+            layout | variant
+            for variant in VARIANTS.get(config_class.__name__, [])
+            for layout in ([LAYOUTS[0]] if "num_bits" in variant else [LAYOUTS[0], residual_shared])
+        ]
         for layout in [*LAYOUTS, *variants]:
             values = small | layout
             try:
-                config_class(**values)
+                build_quantizer(config_class(**values))
             except ValueError as error:  # a method may refuse several codebooks, nothing else
                 if layout["num_codebooks"] == 1 or "num_codebooks" not in str(error):
                     raise

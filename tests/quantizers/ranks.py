@@ -16,7 +16,7 @@ from torch import Tensor
 from .methods import METHODS, Method, latents_for
 
 STEPS = 3
-BATCH = 6
+BATCH = 7  # which neither 2 nor 3 ranks share evenly
 GRID = (4, 5)
 
 
@@ -33,7 +33,8 @@ def run(method: Method, rank: int, world_size: int, masked: bool) -> dict[str, T
         mask = torch.rand(BATCH, *GRID, generator=draw)[share] > 0.4 if masked else None
         quantizer.zero_grad()
         out = quantizer(latents, mask)
-        ((out.quantized * weights).mean() + out.loss).backward()
+        functional = (out.quantized * weights).sum() * (world_size / BATCH)
+        (functional + out.loss).backward()
         results |= {f"{step}/loss/{name}": loss.detach() for name, loss in out.losses.items()}
         results[f"{step}/gradient"] = latents.grad / world_size
         if out.tokens is not None:

@@ -360,6 +360,22 @@ def test_grids_of_any_rank_and_batches_of_any_size(method: Method, grid: tuple[i
             assert quantizer.index(out.quantized.detach()).shape == tokens.shape
 
 
+@over_methods
+def test_a_backward_within_autocast_is_the_same(method: Method):
+    if "GumbelVQ" in str(method):
+        pytest.skip("its matrix product is torch's own, which autocast makes in bfloat16 there")
+    gradients = []
+    for enabled in (False, True):
+        quantizer = method.build().train()
+        latents = latents_for(quantizer).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = quantizer(latents)
+            (out.quantized.square().sum() + out.loss).backward()
+        gradients.append([latents.grad, *(p.grad for p in quantizer.parameters())])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
 def step_of(quantizer: Quantizer, latents: Tensor, weights: Tensor, parts: int) -> list[Tensor]:
     """Gradients and state after one optimizer step on so many micro-batches; the losses of the last one."""
     quantizer.set_step(0)  # from here on, statistics are applied by set_step, not by forward
@@ -502,6 +518,7 @@ def test_traces_as_one_graph(method: Method):
 
     assert torch.equal(compiled(quantizer.encode)(latents), tokens)
     torch.testing.assert_close(compiled(quantizer.lookup)(tokens), quantizer.lookup(tokens))
+    assert torch.equal(compiled(quantizer)(latents.detach()).tokens, tokens)
     if "GumbelVQ" in str(method) or "kmeans" in str(method):
         return  # random generators and the first batches are Python's: training has a graph around them
     quantizer.train().set_step(0)

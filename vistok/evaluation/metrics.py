@@ -99,7 +99,22 @@ class CodebookUsage:
         Args:
             tokens: int64 `(B, *grid)`, or `(B, K, *grid)` with K codebooks.
             mask: bool `(B, *grid)`, False at places of padding, which are not counted.
+
+        Raises:
+            ValueError: A token is out of range, or the tokens are not integers or have the wrong shape.
         """
+        if tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise ValueError(f"Expected integer tokens, got {tokens.dtype}")
+        if self.num_codebooks > 1 and (tokens.ndim < 2 or tokens.shape[1] != self.num_codebooks):
+            shape = tuple(tokens.shape)
+            raise ValueError(f"Expected tokens of shape (B, {self.num_codebooks}, *grid), got {shape}")
+        wrong = ((tokens < 0) | (tokens >= self.codebook_size)).nonzero()
+        if len(wrong):
+            position = wrong[0].tolist()
+            raise ValueError(
+                f"Expected tokens in [0, {self.codebook_size}), got {int(tokens[tuple(position)])} at "
+                f"position {position}"
+            )
         parts = [tokens] if self.num_codebooks == 1 else tokens.unbind(1)
         for place, part in enumerate(parts):
             part = part if mask is None else part[mask]

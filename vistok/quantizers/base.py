@@ -6,7 +6,6 @@ precision under autocast and for half-precision latents, and codebooks that stay
 """
 
 import inspect
-import math
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..configuration import VisualTokenizerConfig
+from .checks import at_least_float32, check_finite, checked_mask
 from .randomness import SampleStreams
 
 QUANTIZERS: dict[type[VisualTokenizerConfig], type["Quantizer"]] = {}
@@ -70,15 +70,20 @@ class Quantizer(nn.Module, ABC):
             that several micro-batches do not equal one batch.
         learns_through_quantized: Whether the gradient of `quantized` reaches the codebook too, so that
             residual stages must not cut it.
+        reads_logits: Whether its latents are the logits of the entries and not vectors like them.
         codebook_frozen: Whether `freeze_codebook` was called.
         stream: Of which of several codebooks it is: each draws random numbers of its own.
+        entries_in_use: Whether an earlier residual stage of this forward used the same entries, so that
+            initialization must not move them now.
     """
 
     config_class: ClassVar[type[VisualTokenizerConfig]]
     batch_statistics: bool = False
     learns_through_quantized: ClassVar[bool] = False
+    reads_logits: ClassVar[bool] = False
     codebook_frozen: bool = False
     stream: int = 0
+    entries_in_use: bool = False
 
     codebook_size: int
     codebook_dim: int
@@ -126,6 +131,11 @@ class Quantizer(nn.Module, ABC):
         self._check_latents(latents)
         values, masked = at_least_float32(latents), {}
         if mask is not None:
+            if "mask" not in inspect.signature(self.quantize).parameters:
+                raise ValueError(
+                    f"{type(self).__name__}.quantize takes no mask; give it the argument mask=None and leave "
+                    "masked places (and residual stages that dropout leaves out) out of its losses"
+                )
             masked = {"mask": checked_mask(mask, latents)}
             values = values.masked_fill(~mask.unsqueeze(1), 0)  # whose gradient is no NaN at a NaN
         with torch.autocast(latents.device.type, enabled=False):
@@ -232,6 +242,7 @@ class Quantizer(nn.Module, ABC):
         """Keeps the entries as they are: no gradient, average, revival or k-means moves them."""
         self.codebook_frozen = True
         self.requires_grad_(False)
+        self.discard_statistics()
 
     def discard_statistics(self) -> None:
         """Forgets what `forward` gathered since the last `set_step`: the loop skipped that step."""
@@ -276,38 +287,6 @@ class Quantizer(nn.Module, ABC):
                 f"Expected tokens in [0, {self.codebook_size}), got {int(tokens[tuple(wrong)])} at position "
                 f"{wrong}; are they from another tokenizer?"
             )
-
-
-def checked_mask(mask: Tensor, latents: Tensor) -> Tensor:
-    """A mask of valid places, or a `ValueError` where it does not fit the latents."""
-    places = (latents.shape[0], *latents.shape[2:])
-    if tuple(mask.shape) != places or mask.dtype != torch.bool:
-        raise ValueError(
-            f"Expected a bool mask of shape {places} for latents {tuple(latents.shape)}, "
-            f"got {mask.dtype} {tuple(mask.shape)}"
-        )
-    return mask
-
-
-def at_least_float32(latents: Tensor) -> Tensor:
-    """Half-precision latents as float32."""
-    return latents.to(torch.promote_types(latents.dtype, torch.float32))
-
-
-def check_finite(latents: Tensor) -> None:
-    """Raises `ValueError` with the first position that is not finite."""
-    if torch.compiler.is_compiling():
-        return
-    # One reduction instead of a mask: only a sum that is not finite asks for the exact check.
-    if math.isfinite(latents.sum(dtype=torch.promote_types(latents.dtype, torch.float32))):
-        return
-    wrong = (~latents.isfinite()).nonzero()
-    if len(wrong):
-        position = wrong[0].tolist()
-        raise ValueError(
-            f"Expected finite latents, got {float(latents[tuple(position)])} at position {position}; "
-            "did the pictures or the encoder produce non-finite values?"
-        )
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -116,11 +116,11 @@ class _BitEntropies(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, to_sample: Tensor, to_codebook: Tensor):
         logits, mask, mean, share = ctx.saved_tensors
-        return (
-            _bits_backward(to_sample / share, to_codebook / share, logits, mask, mean, ctx.group_size),
-            None,
-            None,
-        )
+        with torch.autocast(logits.device.type, enabled=False):  # a backward may run within one
+            gradient = _bits_backward(
+                to_sample / share, to_codebook / share, logits, mask, mean, ctx.group_size
+            )
+        return gradient, None, None
 
 
 def _channels_first(rows: Tensor, group_size: int) -> Tensor:

@@ -7,10 +7,10 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import validated_field
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..configuration import VisualTokenizerConfig, number
 from .binary import MOST_BITS, BinaryQuantizer, check_group_size
+from .codebook import unit_length
 
 
 def _check_group_size(group_size: int | None) -> None:
@@ -124,7 +124,7 @@ class BSQ(BinaryQuantizer):
     # otherwise the reconstruction would teach the encoder less, the more bits there are.
     def compared(self, latents: Tensor) -> Tensor:
         """See `BinaryQuantizer`."""
-        return F.normalize(latents, dim=1)
+        return unit_length(latents)
 
     def commitment(self, quantized: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See `BinaryQuantizer`; the sum over the channels, as published, not their mean."""

@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import initialization as init
 
 from .base import Quantizer
@@ -73,7 +72,8 @@ class CodebookQuantizer(Quantizer):
         Returns:
             Whether the entries were moved.
         """
-        if self.initialization != "kmeans" or self.codebook_frozen or self._fitting is False:
+        held = self.codebook_frozen or self.entries_in_use
+        if self.initialization != "kmeans" or held or self._fitting is False:
             return False
         seen, enough = int(self.latents_seen), LATENTS_PER_ENTRY * self.codebook_size
         if seen < enough:
@@ -91,17 +91,17 @@ class CodebookQuantizer(Quantizer):
 
     def table(self) -> Tensor:
         """The entries that latents are compared with, `(codebook_size, codebook_dim)`."""
-        return F.normalize(self.codebook, dim=1) if self.normalize else self.codebook
+        return unit_length(self.codebook) if self.normalize else self.codebook
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """The entries of tokens `(N,)`: `(N, codebook_dim)`, with their gradient."""
         chosen = self.codebook.index_select(0, tokens)
-        return F.normalize(chosen, dim=1) if self.normalize else chosen
+        return unit_length(chosen) if self.normalize else chosen
 
     def rows(self, latents: Tensor) -> Tensor:
         """The latents of all places, `(N, codebook_dim)`, as they are compared with the entries."""
         rows = as_rows(latents)
-        return F.normalize(rows, dim=1) if self.normalize else rows
+        return unit_length(rows) if self.normalize else rows
 
     @torch.no_grad()
     def nearest_tokens(self, rows: Tensor) -> Tensor:
@@ -115,6 +115,15 @@ class CodebookQuantizer(Quantizer):
     def entries(self, tokens: Tensor) -> Tensor:
         """See `Quantizer`."""
         return self.vectors(tokens.flatten()).view(*tokens.shape, self.codebook_dim).movedim(-1, 1)
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """Vectors `(N, D, ...)` scaled to length one along their channels.
+
+    One without length stays zero and gets no gradient; `F.normalize` would multiply it by 10^12.
+    """
+    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / length.masked_fill(length < 1e-6, torch.inf)
 
 
 def as_rows(latents: Tensor) -> Tensor:
@@ -159,7 +168,7 @@ class _Errors(torch.autograd.Function):
             difference.masked_fill_(~mask.unsqueeze(1), 0)
         flat = difference.flatten()
         total = flat.abs().sum() if absolute else torch.dot(flat, flat)
-        elements = mean_count(mask, len(rows)) * max(1, rows.shape[1])
+        elements = mean_count(mask, len(rows), rows.device) * max(1, rows.shape[1])
         ctx.save_for_backward(difference.sign_() if absolute else difference)
         ctx.scale = (1 if absolute else 2) / elements
         error = total / elements

@@ -41,7 +41,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, table: Tensor, tokens: Tensor, mask: Tensor | None, differentiable: bool):
         weights = rows.new_ones(len(rows)) if mask is None else mask.to(rows.dtype)
-        weights = weights / mean_count(mask, len(rows))
+        weights = weights / mean_count(mask, len(rows), rows.device)
         loss, to_rows, to_table = _cross_entropy(rows, table, tokens, weights, differentiable)
         ctx.save_for_backward(to_rows, to_table)
         return loss

@@ -69,13 +69,15 @@ def rows_of_joined(rows: Tensor, counts: list[int], places: Tensor) -> Tensor:
     return sum_over_ranks(chosen)
 
 
-def mean_count(mask: Tensor | None, places: int) -> int | Tensor:
+def mean_count(mask: Tensor | None, places: int, device: torch.device) -> int | Tensor:
     """What to divide a sum over this rank's places by, so that the mean over the ranks is that of all places.
 
     Args:
         mask: bool `(N,)`, True where a place counts, or None where all do.
         places: N.
+        device: Where the sum over the ranks is made.
     """
-    if mask is None:
+    if world_size() == 1 and mask is None:
         return max(1, places)
-    return (sum_over_ranks(mask.sum().float()) / world_size()).clamp_(min=1 / world_size())
+    own = torch.tensor(float(places), device=device) if mask is None else mask.sum().float()
+    return (sum_over_ranks(own) / world_size()).clamp_(min=1 / world_size())

@@ -8,12 +8,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import initialization as init
 
 from ..configuration import VisualTokenizerConfig, number
 from .base import QuantizerOutput, straight_through
-from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors
+from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors, unit_length
 from .distributed import counts_of_ranks, from_rank_zero, rows_of_joined, sum_over_ranks
 from .randomness import generator, shared_seed
 
@@ -129,7 +128,7 @@ class EMAVQ(CodebookQuantizer):
         """Draws the entries; each begins as if one latent a step had chosen it."""
         super().reset_parameters()
         if self.normalize:
-            init.copy_(self.codebook, F.normalize(self.codebook, dim=1))
+            init.copy_(self.codebook, unit_length(self.codebook))
         # Counts of 0 beside sums of one entry would send every entry that is not chosen to infinity.
         init.ones_(self.counts)
         init.copy_(self.sums, self.codebook)
@@ -193,7 +192,7 @@ class EMAVQ(CodebookQuantizer):
             sizes = torch.where(chosen, smoothed, self.counts)
             moved = self.counts > 1e-30
         means = self.sums / sizes.unsqueeze(1)
-        means = F.normalize(means, dim=1) if self.normalize else means
+        means = unit_length(means) if self.normalize else means
         torch.where(moved.unsqueeze(1), means, self.codebook, out=self.codebook)
         if self.revival_threshold:
             self._revive(step)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import Quantizer, QuantizerOutput, at_least_float32, straight_through
+from .base import Quantizer, QuantizerOutput, straight_through
+from .checks import at_least_float32, check_finite
 from .codebook import as_grid, as_rows, as_tokens
 from .distributed import mean_count
 from .search import nearest
@@ -83,6 +84,7 @@ class GumbelVQ(Quantizer):
 
     config_class = GumbelVQConfig
     learns_through_quantized = True
+    reads_logits = True
 
     def __init__(
         self,
@@ -170,11 +172,13 @@ class GumbelVQ(Quantizer):
             quantized: float `(B, codebook_dim, *grid)`.
         """
         self._check_channels(quantized, self.quantized_dim)
-        return as_tokens(nearest(as_rows(at_least_float32(quantized.detach())), self.codebook), quantized)
+        check_finite(quantized)
+        rows = as_rows(at_least_float32(quantized.detach()))
+        return as_tokens(nearest(rows, self.codebook.to(rows.dtype)), quantized)
 
     def _divergence(self, logits: Tensor, mask: Tensor | None) -> Tensor:
         log_p = logits.log_softmax(1)
         divergence = (log_p.exp() * (log_p + math.log(self.codebook_size))).sum(1).flatten()
         if mask is not None:
             divergence = divergence.masked_fill(~mask.flatten(), 0)
-        return divergence.sum() / mean_count(None if mask is None else mask.flatten(), len(divergence))
+        return divergence.sum() / mean_count(mask, len(divergence), divergence.device)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import QuantizerOutput, at_least_float32
+from .base import QuantizerOutput
+from .checks import at_least_float32, check_finite
 from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors
 from .distributed import mean_count
 from .entropy import SMALLEST
@@ -137,7 +138,7 @@ class IBQ(CodebookQuantizer):
                 squared = (quantized - rows).square()
                 if mask is not None:
                     squared = squared.masked_fill(~mask.flatten().unsqueeze(1), 0)
-                elements = mean_count(mask, len(rows)) * self.codebook_dim
+                elements = mean_count(mask, len(rows), rows.device) * self.codebook_dim
                 losses["double_quantization"] = self.double_quantization_weight * squared.sum() / elements
             if self.commitment_weight:
                 losses["commitment"] = self.commitment_weight * to_latents
@@ -157,6 +158,7 @@ class IBQ(CodebookQuantizer):
     def index(self, quantized: Tensor) -> Tensor:
         """The nearest entries of vectors; their likeliest ones may be longer. See `Quantizer.index`."""
         self._check_latents(quantized)
+        check_finite(quantized)
         return as_tokens(self.nearest_tokens(self.rows(at_least_float32(quantized.detach()))), quantized)
 
     @torch.no_grad()
@@ -177,15 +179,20 @@ class _IndexBackpropagation(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
         rows, table, tokens = ctx.saved_tensors
-        rows_gradient = torch.empty_like(rows)
-        table_gradient = torch.zeros_like(table).index_add_(0, tokens, gradient)
-        tile = tile_rows(table)
-        for start in range(0, len(rows), tile):
-            here = slice(start, start + tile)
-            p = F.threshold_((rows[here] @ table.t()).softmax(1), SMALLEST, 0.0)
-            to_logits = gradient[here] @ table.t()
-            to_logits -= (p * to_logits).sum(1, keepdim=True)
-            to_logits *= p
-            torch.mm(to_logits, table, out=rows_gradient[here])
-            table_gradient.addmm_(to_logits.t(), rows[here])
-        return rows_gradient, table_gradient, None
+        with torch.autocast(rows.device.type, enabled=False):  # a backward may run within one
+            return *_backpropagated(gradient, rows, table, tokens), None
+
+
+def _backpropagated(gradient: Tensor, rows: Tensor, table: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    rows_gradient = torch.empty_like(rows)
+    table_gradient = torch.zeros_like(table).index_add_(0, tokens, gradient)
+    tile = tile_rows(table)
+    for start in range(0, len(rows), tile):
+        here = slice(start, start + tile)
+        p = F.threshold_((rows[here] @ table.t()).softmax(1), SMALLEST, 0.0)
+        to_logits = gradient[here] @ table.t()
+        to_logits -= (p * to_logits).sum(1, keepdim=True)
+        to_logits *= p
+        torch.mm(to_logits, table, out=rows_gradient[here])
+        table_gradient.addmm_(to_logits.t(), rows[here])
+    return rows_gradient, table_gradient

@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..configuration import VisualTokenizerConfig, number
 from .binary import MOST_BITS, BinaryQuantizer
+from .codebook import unit_length
 
 
 class LFQConfig(VisualTokenizerConfig):
@@ -112,7 +112,7 @@ class LFQ(BinaryQuantizer):
 
     def compared(self, latents: Tensor) -> Tensor:
         """See `BinaryQuantizer`."""
-        return F.normalize(latents, dim=1) * self.num_bits**0.5 if self.normalize else latents
+        return unit_length(latents) * self.num_bits**0.5 if self.normalize else latents
 
     def bounded(self, latents: Tensor) -> Tensor:
         """The latents within (-2, 2), where the entries of all stages add up to. See `Quantizer.bounded`."""

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from ..configuration import VisualTokenizerConfig, number
-from .base import QuantizerOutput, at_least_float32, check_finite, checked_mask, straight_through
+from .base import QuantizerOutput, straight_through
+from .checks import at_least_float32, check_finite, checked_mask
 from .codebook import CodebookQuantizer, as_grid, as_rows, as_tokens, errors
 from .distance_cross_entropy import distance_cross_entropy
 from .sinkhorn import sinkhorn_tokens
@@ -35,6 +36,7 @@ class OptVQConfig(VisualTokenizerConfig):
         commitment_weight: Weight of the loss that draws latents to entries; with `loss="ce"`, of the one loss
             that moves both.
         projection: Whether a learned linear layer maps the codebook to the entries.
+        train_assignment: `"sinkhorn"`, or `"nearest"` for the plain VQ that OptVQ is compared with.
         eval_assignment: `"nearest"`, or `"sinkhorn"`: then the tokens of a picture depend on the others in
             its batch, and cannot be made again without them.
         sinkhorn_byte_budget: The largest matrix of latents times entries to keep, in bytes; above it, slower
@@ -57,6 +59,7 @@ class OptVQConfig(VisualTokenizerConfig):
     codebook_weight: float | int = number(0.25, at_least=0)
     commitment_weight: float | int = number(1.0, at_least=0)
     projection: bool = True
+    train_assignment: Literal["sinkhorn", "nearest"] = "sinkhorn"
     eval_assignment: Literal["nearest", "sinkhorn"] = "nearest"
     sinkhorn_byte_budget: int = number(2**29, at_least=0)
 
@@ -79,6 +82,7 @@ class OptVQ(CodebookQuantizer):
         codebook_weight: Weight of the loss that draws entries to latents; not used with `"ce"`.
         commitment_weight: Weight of the loss that draws latents to entries; with `"ce"`, of the one loss.
         projection: Whether a learned linear layer maps the codebook to the entries.
+        train_assignment: `"sinkhorn"` or `"nearest"`.
         eval_assignment: `"nearest"`, or `"sinkhorn"`: then tokens depend on the rest of the batch.
         sinkhorn_byte_budget: The largest matrix of latents times entries to keep, in bytes.
 
@@ -99,7 +103,6 @@ class OptVQ(CodebookQuantizer):
     """
 
     config_class = OptVQConfig
-    batch_statistics = True
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class OptVQ(CodebookQuantizer):
         codebook_weight: float = 0.25,
         commitment_weight: float = 1.0,
         projection: bool = True,
+        train_assignment: Literal["sinkhorn", "nearest"] = "sinkhorn",
         eval_assignment: Literal["nearest", "sinkhorn"] = "nearest",
         sinkhorn_byte_budget: int = 2**29,
     ):
@@ -125,6 +129,7 @@ class OptVQ(CodebookQuantizer):
             codebook_weight=codebook_weight,
             commitment_weight=commitment_weight,
             projection=projection,
+            train_assignment=train_assignment,
             eval_assignment=eval_assignment,
             sinkhorn_byte_budget=sinkhorn_byte_budget,
         )
@@ -136,7 +141,9 @@ class OptVQ(CodebookQuantizer):
         self.codebook_weight = codebook_weight
         self.commitment_weight = commitment_weight
         self.projection = projection
+        self.train_assignment = train_assignment
         self.eval_assignment = eval_assignment
+        self.batch_statistics = train_assignment == "sinkhorn"
         self.sinkhorn_byte_budget = sinkhorn_byte_budget
         self.codebook = nn.Parameter(torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
         if projection:
@@ -165,10 +172,9 @@ class OptVQ(CodebookQuantizer):
     def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
         rows = self.rows(latents)
-        if self.training or self.eval_assignment == "sinkhorn":
-            tokens = self._transport_tokens(rows, mask)
-        else:
-            tokens = self.nearest_tokens(rows)
+        assignment = self.train_assignment if self.training else self.eval_assignment
+        transported = assignment == "sinkhorn"
+        tokens = self._transport_tokens(rows, mask) if transported else self.nearest_tokens(rows)
         vectors = self.vectors(tokens).to(rows.dtype)
         quantized = as_grid(straight_through(rows, vectors), latents)
         losses = self._losses(rows, vectors, tokens, mask) if self.training else {}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..configuration import VisualTokenizerConfig
 from .base import Quantizer, QuantizerOutput
 
 
@@ -24,13 +25,12 @@ class SeveralCodebooks(Quantizer):
         shared_codebook: Whether they are one and the same.
 
     Raises:
-        ValueError: `num_codebooks` is below 1.
+        ValueError: An argument is out of range.
     """
 
     def __init__(self, build: Callable[[], Quantizer], num_codebooks: int, shared_codebook: bool = False):
         super().__init__()
-        if not isinstance(num_codebooks, int) or num_codebooks < 1:
-            raise ValueError(f"num_codebooks must be an integer of at least 1, got {num_codebooks!r}")
+        VisualTokenizerConfig.check(num_codebooks=num_codebooks, shared_codebook=shared_codebook)
         self.num_codebooks = num_codebooks
         self.shared_codebook = shared_codebook
         self.quantizers = nn.ModuleList(build() for _ in range(1 if shared_codebook else num_codebooks))
@@ -106,7 +106,7 @@ class SeveralCodebooks(Quantizer):
 
 
 def call(quantizer: Quantizer, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
-    """A quantizer's forward, with the mask where there is one: somebody's own may know of none."""
+    """A quantizer's forward, with the mask where there is one: somebody's own forward may know of none."""
     return quantizer(latents) if mask is None else quantizer(latents, mask)
 
 
@@ -119,7 +119,7 @@ class Product(SeveralCodebooks):
         shared_codebook: Whether they are one and the same.
 
     Raises:
-        ValueError: `num_codebooks` is below 1.
+        ValueError: An argument is out of range.
 
     Example:
         >>> import torch

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .base import Quantizer, QuantizerOutput, at_least_float32
+from ..configuration import VisualTokenizerConfig
+from .base import Quantizer, QuantizerOutput
+from .checks import at_least_float32
 from .product import SeveralCodebooks, call
 
 
@@ -30,7 +32,8 @@ class Residual(SeveralCodebooks):
             training the tokens of the stages left out mean nothing.
 
     Raises:
-        ValueError: `num_codebooks` is below 1 or above what float32 can tell apart.
+        ValueError: An argument is out of range, there are more stages than float32 can tell apart, or the
+            latents are not as wide as the entries.
 
     Example:
         >>> import torch
@@ -50,15 +53,23 @@ class Residual(SeveralCodebooks):
         quantizer_dropout: float = 0.0,
     ):
         super().__init__(build, num_codebooks, shared_codebook)
+        VisualTokenizerConfig.check(quantizer_dropout=quantizer_dropout)
         self.quantizer_dropout = quantizer_dropout
+        # A stage's losses are means over the pictures that kept it.
+        self.batch_statistics = self.batch_statistics or quantizer_dropout > 0
         most = self.quantizers[0].most_stages()
         if most is not None and num_codebooks > most:
             raise ValueError(
                 f"num_codebooks must be at most {most} residual stages here, got {num_codebooks}"
             )
-        self.reads_logits = self.latent_dim != self.quantized_dim
+        self.reads_logits = self.quantizers[0].reads_logits
         if self.reads_logits:
             self.latent_dim *= num_codebooks
+        elif self.latent_dim != self.quantized_dim:
+            raise ValueError(
+                f"codebook_layout 'residual' needs latents as wide as the entries, got latent_dim "
+                f"{self.latent_dim} and quantized_dim {self.quantized_dim}; use 'product'"
+            )
 
     def quantize(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """See `Quantizer`."""
@@ -68,6 +79,7 @@ class Residual(SeveralCodebooks):
         for depth in range(self.num_codebooks):
             stage = self.quantizer(depth)
             stage.stream = depth
+            stage.entries_in_use = self.shared_codebook and depth > 0
             if shares:
                 values = shares[depth]
             elif depth == 0:

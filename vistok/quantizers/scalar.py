@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import initialization as init
 
 from .base import Quantizer, QuantizerOutput
+from .checks import check_finite
 
 
 def check_levels(levels: list[int] | tuple[int, ...]) -> None:
@@ -80,6 +81,8 @@ class ScalarQuantizer(Quantizer):
             steps = self._steps(latents, c)
             tokens = self._tokens(steps)
             quantized = steps.div_(c.unit)
+        if not (torch.is_grad_enabled() and latents.requires_grad):
+            return QuantizerOutput(quantized, tokens)
         quantized = _ThroughBound.apply(latents, quantized, c.shift, c.slope, self.steepness)
         return QuantizerOutput(quantized, tokens)
 
@@ -102,6 +105,7 @@ class ScalarQuantizer(Quantizer):
     def index(self, quantized: Tensor) -> Tensor:
         """The tokens of quantized vectors: the nearest level of each channel. See `Quantizer.index`."""
         self._check_latents(quantized)
+        check_finite(quantized)
         c = self._constants(quantized)
         steps = (quantized.detach() * c.unit).round_()
         return self._tokens(torch.minimum(torch.maximum(steps, -c.zero), c.level - 1 - c.zero))

@@ -140,9 +140,10 @@ class _SoftmaxEntropies(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, to_sample: Tensor, to_codebook: Tensor):
         rows, table, mask, mean, share = ctx.saved_tensors
-        gradients = _softmax_backward(
-            to_sample / share, to_codebook / share, rows, table, mask, mean, *ctx.settings
-        )
+        with torch.autocast(rows.device.type, enabled=False):  # a backward may run within one
+            gradients = _softmax_backward(
+                to_sample / share, to_codebook / share, rows, table, mask, mean, *ctx.settings
+            )
         return *gradients, None, None, None, None
 
 
