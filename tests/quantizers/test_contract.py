@@ -362,7 +362,7 @@ def test_grids_of_any_rank_and_batches_of_any_size(method: Method, grid: tuple[i
 
 @over_methods
 def test_a_backward_within_autocast_is_the_same(method: Method):
-    if "GumbelVQ" in str(method):
+    if str(method).startswith(("GumbelVQ", "OptVQ", "SimVQ")):
         pytest.skip("its matrix product is torch's own, which autocast makes in bfloat16 there")
     gradients = []
     for enabled in (False, True):

@@ -26,6 +26,7 @@ def check_finite(latents: Tensor) -> None:
     """Raises `ValueError` with the first position that is not finite."""
     if torch.compiler.is_compiling():
         return
+    latents = latents.detach()
     # One reduction instead of a mask: only a sum that is not finite asks for the exact check.
     if math.isfinite(latents.sum(dtype=torch.promote_types(latents.dtype, torch.float32))):
         return

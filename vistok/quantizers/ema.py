@@ -120,7 +120,8 @@ class EMAVQ(CodebookQuantizer):
         self.register_buffer("counts", torch.empty(codebook_size, dtype=torch.float32))
         self.register_buffer("sums", torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
         self._gathered: tuple[Tensor, Tensor] | None = None  # counts and sums of this step
-        self._candidates: list[tuple[Tensor, Tensor]] = []  # its latents, and which of them are valid
+        # Its latents, and which of them are valid, of each residual stage that shares this codebook.
+        self._candidates: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._updates = 0
         self.reset_parameters()
 
@@ -160,7 +161,7 @@ class EMAVQ(CodebookQuantizer):
     def discard_statistics(self) -> None:
         """See `Quantizer`."""
         self._gathered = None
-        self._candidates = []
+        self._candidates = {}
 
     @torch.no_grad()
     def _gather(self, rows: Tensor, tokens: Tensor, mask: Tensor | None) -> None:
@@ -174,7 +175,7 @@ class EMAVQ(CodebookQuantizer):
         counts.index_add_(0, tokens, valid.to(counts.dtype))
         sums.index_add_(0, tokens, rows)
         if self.revival_threshold:
-            self._candidates.append((rows, valid))
+            self._candidates.setdefault(self.stream, []).append((rows, valid))
 
     @torch.no_grad()
     def _update(self, step: int) -> None:
@@ -202,14 +203,23 @@ class EMAVQ(CodebookQuantizer):
     def _revive(self, step: int) -> None:
         mean = self.counts.mean()
         dead = (self.counts < self.revival_threshold * mean).nonzero().squeeze(1)
-        rows = torch.cat([rows[valid] for rows, valid in self._candidates])
-        counts = counts_of_ranks(len(rows), rows.device)
-        if not len(dead) or not sum(counts):
+        # Stage by stage, so that the order is that of one batch on one rank.
+        stages = [
+            torch.cat([rows[valid] for rows, valid in of_stage]) for of_stage in self._candidates.values()
+        ]
+        counts = [counts_of_ranks(len(rows), rows.device) for rows in stages]
+        total = sum(map(sum, counts))
+        if not len(dead) or not total:
             return
-        draw = generator(shared_seed(rows.device), "revival", self.stream, step, device=rows.device)
-        places = torch.randperm(sum(counts), generator=draw, device=rows.device)[: len(dead)]
+        draw = generator(shared_seed(dead.device), "revival", self.stream, step, device=dead.device)
+        places = torch.randperm(total, generator=draw, device=dead.device)[: len(dead)]
         dead = dead[: len(places)]
-        entries = from_rank_zero(rows_of_joined(rows, counts, places))
+        entries = torch.empty(len(places), self.codebook_dim, dtype=self.sums.dtype, device=dead.device)
+        for rows, of_ranks in zip(stages, counts, strict=True):
+            here = (places >= 0) & (places < sum(of_ranks))
+            entries[here] = rows_of_joined(rows, of_ranks, places[here])
+            places = places - sum(of_ranks)
+        from_rank_zero(entries)
         self.codebook[dead] = entries
         self.counts[dead] = mean
         self.sums[dead] = entries * mean
