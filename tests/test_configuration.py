@@ -224,6 +224,9 @@ def test_the_file_holds_the_fields_and_nothing_else(tmp_path):
         "num_codebooks": 1,
         "codebook_layout": "product",
         "shared_codebook": False,
+        "quantizer_dropout": 0.0,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
         "levels": [8, 5, 5, 5],
         "bound": "atanh",
         "network": {
@@ -297,7 +300,7 @@ def test_copies_are_equal_and_apart(config_class, tmp_path):
         assert other == config, way
         with refused(field):
             setattr(other, field, "wrong")
-        setattr(other, field, getattr(other, field) + 4)
+        setattr(other, field, getattr(other, field) + 32)  # channels come in multiples
         assert other != config, way
     assert config == config_class()
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"configuration", "image_decoding", "pretrained", "recipes"},  # recipes/ is data
     {"quantizers", "networks"},
     {"modeling"},
-    {"image_processing", "visualization", "conversion", "model_card"},
+    {"image_processing", "visualization", "conversion", "model_card", "foreign_folders"},
     {"data"},
     {"evaluation", "extraction"},
     {"training"},

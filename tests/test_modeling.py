@@ -36,8 +36,15 @@ SHARED = dict(num_codebooks=3, shared_codebook=True)
 WITH_TOKENS = [c for c in QUANTIZERS if c.__module__.startswith("vistok.") and c is not ContinuousConfig]
 
 
+def with_scales(config_class) -> bool:
+    """Whether its tokens are a sequence of maps, of pictures of one size, with one codebook."""
+    return "scales" in config_class.own_fields()
+
+
 def tokenizer(config_class=VQConfig, network=SIMPLE, image_size=16, **fields) -> VQModelHF:
     torch.manual_seed(0)
+    if with_scales(config_class):
+        fields = {"scales": [1, image_size // (4 if network is SIMPLE else 8)], **fields}
     return VQModelHF(config_class(image_size=image_size, network=network, **fields)).eval()
 
 
@@ -57,17 +64,24 @@ def assert_same_weights(a: VQModelHF, b: VQModelHF):
 @pytest.mark.parametrize("config_class", WITH_TOKENS)
 class TestShapes:
     def test_encode_decode_and_forward(self, config_class, codebooks, network):
+        if with_scales(config_class) and codebooks is not ONE_CODEBOOK:
+            pytest.skip("refuses several codebooks")
         model = tokenizer(config_class, network, **codebooks)
         factor = model.downsample_factor
         several = (3,) if codebooks["num_codebooks"] == 3 else ()
-        assert model.token_shape == (*several, 16 // factor, 16 // factor)
-        for height, width in ((16, 16), (24, 40)):  # square or not, at the trained size or another
+        sizes = [(16, 16), (24, 40)]  # square or not, at the trained size or another
+        if with_scales(config_class):
+            sizes = [(16, 16)]
+        for height, width in sizes:
             grid = (height // factor, width // factor)
+            shape = (1 + grid[0] * grid[1],) if with_scales(config_class) else (*several, *grid)
+            if (height, width) == (16, 16):
+                assert model.token_shape == shape
             pixel_values = pictures(height, width)
             encoded = model.encode(pixel_values)
             assert type(encoded) is QuantizerOutput
             assert encoded.tokens.dtype == torch.int64
-            assert encoded.tokens.shape == (2, *several, *grid)
+            assert encoded.tokens.shape == (2, *shape)
             assert encoded.quantized.shape == (2, model.quantizer.quantized_dim, *grid)
             assert encoded.losses == {}
             assert model.encode_latents(pixel_values).shape == (2, model.quantizer.latent_dim, *grid)
@@ -81,6 +95,8 @@ class TestShapes:
             torch.testing.assert_close(out.reconstruction, picture)
 
     def test_flat_tokens_are_rows_with_the_tokens_of_a_place_adjacent(self, config_class, codebooks, network):
+        if with_scales(config_class):
+            pytest.skip("its tokens are no rows: tests/quantizers/test_multi_scale.py")
         model = tokenizer(config_class, network, **codebooks)
         pixel_values = pictures(24, 40)
         tokens = model.encode(pixel_values).tokens
@@ -201,7 +217,7 @@ def test_an_argument_beside_the_configuration_is_refused():
 @pytest.mark.parametrize("codebooks", [ONE_CODEBOOK, PRODUCT, RESIDUAL, SHARED], ids=str)
 @pytest.mark.parametrize("config_class", [*WITH_TOKENS, ContinuousConfig])
 def test_save_and_load_keep_every_bit(config_class, codebooks, tmp_path):
-    if config_class is ContinuousConfig:
+    if config_class is ContinuousConfig or with_scales(config_class):
         codebooks = ONE_CODEBOOK
     model = tokenizer(config_class, **codebooks)
     model.save_pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from . import foreign_folders as foreign_folders
 from .configuration import NetworkConfig as NetworkConfig
 from .configuration import VisualTokenizerConfig as VisualTokenizerConfig
 from .image_decoding import UnreadableImageError as UnreadableImageError
@@ -10,8 +11,13 @@ from .image_processing import VistokImageProcessor as VistokImageProcessor
 from .model_card import write_model_card as write_model_card
 from .modeling import TokenizerOutput as TokenizerOutput
 from .modeling import VQModelHF as VQModelHF
+from .networks import MAGVIT2Config as MAGVIT2Config
+from .networks import MaskGITConfig as MaskGITConfig
 from .networks import SimpleCNNConfig as SimpleCNNConfig
 from .networks import StridedCNNConfig as StridedCNNConfig
+from .networks import TiTokConfig as TiTokConfig
+from .networks import ViTConfig as ViTConfig
+from .networks import VQGANConfig as VQGANConfig
 from .quantizers import BSQConfig as BSQConfig
 from .quantizers import ContinuousConfig as ContinuousConfig
 from .quantizers import EMAVQConfig as EMAVQConfig
@@ -19,6 +25,7 @@ from .quantizers import FSQConfig as FSQConfig
 from .quantizers import GumbelVQConfig as GumbelVQConfig
 from .quantizers import IBQConfig as IBQConfig
 from .quantizers import LFQConfig as LFQConfig
+from .quantizers import MultiScaleVQConfig as MultiScaleVQConfig
 from .quantizers import OptVQConfig as OptVQConfig
 from .quantizers import Quantizer as Quantizer
 from .quantizers import QuantizerOutput as QuantizerOutput

@@ -25,6 +25,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
 
+class _ListPublished(argparse.Action):
+    """Like --help: it asks for none of the other arguments."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_) -> NoReturn:
+        from .conversion.families import published_table
+
+        print(published_table())
+        parser.exit()
+
+
 def _all_flags(parser: argparse.ArgumentParser) -> list[str]:
     flags = list(parser._option_string_actions)
     for action in parser._actions:
@@ -71,6 +81,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    convert = commands.add_parser("convert", help="convert a published checkpoint", allow_abbrev=False)
+    convert.add_argument("family", help="whose layout the checkpoint has; --list shows all")
+    convert.add_argument("source", help="file, folder, Hub id, or Hub id with a file: org/name/file.pt")
+    convert.add_argument("--output_dir", required=True, help="folder to write: a new one, or a tokenizer's")
+    convert.add_argument(
+        "--config", help="the project's settings; by default the YAML or JSON beside the file"
+    )
+    convert.add_argument("--weights", choices=("raw", "ema"), help="which weights, where a file has both")
+    convert.add_argument("--levels", type=int, nargs="+", help="levels of FSQ, where the file does not tell")
+    convert.add_argument(
+        "--scales", type=int, nargs="+", help="sides of a multi-scale tokenizer's token maps"
+    )
+    convert.add_argument(
+        "--image_size", type=int, help="height and width in pixels; by default the project's"
+    )
+    convert.add_argument("--push_to_hub", metavar="ORG/NAME", help="repository to upload the tokenizer to")
+    convert.add_argument(
+        "--list", action=_ListPublished, nargs=0, help="show the published checkpoints and exit"
+    )
+    convert.set_defaults(run=_convert)
+
     quickstart = commands.add_parser(
         "quickstart", help="train a small tokenizer on embedded photographs and use it"
     )
@@ -98,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
-    disable_progress_bars()
+    if flags.command != "convert":  # which downloads gigabytes
+        disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -172,6 +204,23 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
         return
     publish(folder, lambda path: (path / "eval_results.json").write_text(text + "\n", encoding="utf-8"))
     print(f"Wrote {folder / 'eval_results.json'}")
+
+
+def _convert(flags: argparse.Namespace, dotted: list[str]) -> None:
+    from .conversion import convert
+
+    report = convert(
+        flags.family,
+        flags.source,
+        output_dir=flags.output_dir,
+        config_file=flags.config,
+        weights=flags.weights,
+        levels=flags.levels,
+        scales=flags.scales,
+        image_size=flags.image_size,
+        push_to_hub=flags.push_to_hub,
+    )
+    print(report)
 
 
 def _quickstart(flags: argparse.Namespace, dotted: list[str]) -> None:

@@ -74,6 +74,29 @@ def number(
     return validated_field(check, default=default)
 
 
+def numbers(default: tuple[int, ...], *, at_least: int, below: int, empty: bool = False):
+    """A dataclass field for a list of integers in a range.
+
+    Args:
+        default: Its default value.
+        at_least: The smallest value allowed.
+        below: A bound that each value must stay under.
+        empty: Whether there may be none.
+    """
+
+    def check(values: list[int] | tuple[int, ...]) -> None:
+        wrong = [
+            v for v in values if not isinstance(v, int) or isinstance(v, bool) or not at_least <= v < below
+        ]
+        if wrong or not (values or empty):
+            some = "" if empty else "one or more "
+            raise ValueError(
+                f"expected {some}integers at least {at_least} and below {below}, got {list(values)}"
+            )
+
+    return validated_field(check, default=default)
+
+
 def as_value_error(method: Callable) -> Callable:
     """A method of a strict dataclass whose errors are one-line `ValueError`s."""
 
@@ -96,6 +119,17 @@ def _check_dtype(value: str | torch.dtype | None) -> None:
 def _check_labels(value: dict | None) -> None:
     if value is not None and not all(str(key).isdecimal() for key in value):
         raise ValueError(f"expected whole numbers as keys, got {list(value)}")
+
+
+def _check_channels(values: list[float] | tuple[float, ...]) -> None:
+    if len(values) != 3 or not all(isinstance(v, float | int) and math.isfinite(v) for v in values):
+        raise ValueError(f"expected three finite numbers, for red, green and blue, got {list(values)}")
+
+
+def _check_positive(values: list[float] | tuple[float, ...]) -> None:
+    _check_channels(values)
+    if min(values) <= 0:
+        raise ValueError(f"expected three numbers above 0, for red, green and blue, got {list(values)}")
 
 
 class _StrictConfig(PreTrainedConfig):
@@ -241,6 +275,10 @@ class NetworkConfig(_StrictConfig):
         return {name: getattr(self, name) for name in self.public_fields()}
 
 
+class UnknownModelTypeError(ValueError):
+    """A `config.json` does not say of which kind of model it is."""
+
+
 class VisualTokenizerConfig(_StrictConfig):
     """The settings of a visual tokenizer; a quantizer's subclass adds the arguments of its constructor.
 
@@ -252,6 +290,10 @@ class VisualTokenizerConfig(_StrictConfig):
         shared_codebook: Whether several codebooks are one and the same table.
         quantizer_dropout: Share of the pictures in training that keep only their first residual stages, a
             random number of them, so that the first stages alone decode well too.
+        image_mean: What the network's own pixel values have subtracted, of pixel values in [0, 1], one for
+            each of red, green and blue; the default and that of `image_std` are pixel values in [-1, 1]. The
+            model takes and gives [-1, 1] all the same.
+        image_std: What they are divided by.
         network: The network's configuration, or a dictionary of its fields with its `model_type`.
 
     Raises:
@@ -269,6 +311,8 @@ class VisualTokenizerConfig(_StrictConfig):
     codebook_layout: Literal["product", "residual"] = "product"
     shared_codebook: bool = False
     quantizer_dropout: float = number(0.0, at_least=0, at_most=1)
+    image_mean: list[float] | tuple[float, ...] = validated_field(_check_channels, default=(0.5, 0.5, 0.5))
+    image_std: list[float] | tuple[float, ...] = validated_field(_check_positive, default=(0.5, 0.5, 0.5))
     network: dict | PreTrainedConfig | None = None
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any):
@@ -304,6 +348,11 @@ class VisualTokenizerConfig(_StrictConfig):
                 f"The config.json of {pretrained_model_name_or_path} is damaged: {error}"
             ) from error
         except ValueError as error:
+            if "Should have a `model_type` key" in str(error):
+                raise UnknownModelTypeError(
+                    f"The config.json of {pretrained_model_name_or_path} has no model_type: it is no folder "
+                    "of vistok; if it is a published tokenizer of another project, see vistok convert --list"
+                ) from error
             unknown = re.search("model type `(.*?)` but Transformers does not recognize", str(error))
             if unknown is None:
                 raise

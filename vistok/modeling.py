@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from transformers import MODEL_MAPPING
 
 from .configuration import VisualTokenizerConfig, on_registration
 from .networks import Decoder, Encoder, build_decoder, build_encoder, takes_quantized
-from .pretrained import PreTrainedTokenizerModel
+from .pretrained import PreTrainedTokenizerModel, as_channels_last
 from .quantizers import Quantizer, QuantizerOutput, build_quantizer
 
 
@@ -69,12 +70,19 @@ class VQModelHF(PreTrainedTokenizerModel):
             grid = self.encoder.grid(config.image_size, config.image_size)
         except ValueError as error:
             raise ValueError(f"image_size {config.image_size} does not fit the network: {error}") from error
-        convolution = {1: nn.Conv1d, 2: nn.Conv2d}[len(grid)]
-        self.to_latents = convolution(self.encoder.channels, self.quantizer.latent_dim, 1)
+        try:
+            quantizer.check_grid(grid)
+        except ValueError as error:
+            raise ValueError(f"image_size {config.image_size} does not fit the quantizer: {error}") from error
+        kernel_size = self.encoder.projection_kernel_size
+        projection = partial(
+            {1: nn.Conv1d, 2: nn.Conv2d}[len(grid)], kernel_size=kernel_size, padding=kernel_size // 2
+        )
+        self.to_latents = projection(self.encoder.channels, self.quantizer.latent_dim)
         self.from_quantized = (
             nn.Identity()
             if takes_quantized(self.decoder)
-            else convolution(self.quantizer.quantized_dim, self.decoder.channels, 1)
+            else projection(self.quantizer.quantized_dim, self.decoder.channels)
         )
         # Codebooks stay float32 when a checkpoint is loaded in half precision. Each is named by itself: of a
         # module named as a whole, transformers would turn the integer buffers into floats.
@@ -84,6 +92,7 @@ class VQModelHF(PreTrainedTokenizerModel):
             if state.is_floating_point()
         }
         self.post_init()
+        as_channels_last(self)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -126,7 +135,8 @@ class VQModelHF(PreTrainedTokenizerModel):
                 "use VistokImageProcessor"
             )
         self.encoder.grid(*pixel_values.shape[2:])
-        return self.to_latents(self.encoder(pixel_values.to(self.dtype)))
+        network_pixels = self._normalized(pixel_values.to(self.dtype))
+        return self.to_latents(self.encoder(network_pixels.contiguous(memory_format=torch.channels_last)))
 
     def encode(self, pixel_values: Tensor) -> QuantizerOutput:
         """The tokens of pictures and their vectors, by the evaluation assignment.
@@ -146,7 +156,8 @@ class VQModelHF(PreTrainedTokenizerModel):
         """The pictures of tokens.
 
         Args:
-            tokens: int `(B, *token_shape)` in `[0, codebook_size)`; the grid may have any size.
+            tokens: int `(B, *token_shape)` in `[0, codebook_size)`; the grid may have any size. Of a sequence
+                of scales, the first scales alone give a coarser picture.
             num_codebooks: Of several codebooks, decode the first ones only.
 
         Returns:
@@ -175,7 +186,25 @@ class VQModelHF(PreTrainedTokenizerModel):
         Returns:
             float `(B, 3, H, W)`, about [-1, 1], not clamped.
         """
-        return self.decoder(self.from_quantized(quantized.to(self.dtype)))
+        quantized = quantized.to(self.dtype)
+        if quantized.ndim == 4:
+            quantized = quantized.contiguous(memory_format=torch.channels_last)
+        return self._denormalized(self.decoder(self.from_quantized(quantized)))
+
+    def _normalized(self, pixel_values: Tensor) -> Tensor:
+        """Pixel values in [-1, 1] to those that the network was trained on."""
+        mean, std = self.config.image_mean, self.config.image_std
+        if set(mean) == set(std) == {0.5}:
+            return pixel_values
+        shift = pixel_values.new_tensor([0.5 - m for m in mean]).view(3, 1, 1)
+        return (pixel_values * 0.5 + shift) / pixel_values.new_tensor(std).view(3, 1, 1)
+
+    def _denormalized(self, pixel_values: Tensor) -> Tensor:
+        mean, std = self.config.image_mean, self.config.image_std
+        if set(mean) == set(std) == {0.5}:
+            return pixel_values
+        shift = pixel_values.new_tensor([2 * m - 1 for m in mean]).view(3, 1, 1)
+        return pixel_values * pixel_values.new_tensor([2 * s for s in std]).view(3, 1, 1) + shift
 
     def forward(
         self,
@@ -242,15 +271,18 @@ class VQModelHF(PreTrainedTokenizerModel):
             ValueError: The sequence does not fill the grid, or `decode` refuses the tokens.
         """
         codebooks = self.config.num_codebooks
-        shape = self.token_shape
-        grid = shape if codebooks == 1 else shape[1:]
+        grid = self.encoder.grid(self.config.image_size, self.config.image_size)
         if height is not None or width is not None:
-            grid = (grid[0] if height is None else height, grid[-1] if width is None else width)
+            if len(grid) == 1:
+                raise ValueError("A sequence of tokens has no rows and columns: leave height and width out")
+            grid = (grid[0] if height is None else height, grid[1] if width is None else width)
         if min(grid) < 1:
             raise ValueError(
                 f"height and width of the grid must be at least 1, got {' x '.join(map(str, grid))}"
             )
-        expected = (torch.Size(grid).numel(),) if codebooks == 1 else (torch.Size(grid).numel(), codebooks)
+        shape = self.quantizer.token_shape(grid)
+        shape = shape if codebooks == 1 else shape[1:]
+        expected = (torch.Size(shape).numel(),) if codebooks == 1 else (torch.Size(shape).numel(), codebooks)
         if tuple(tokens.shape[1:]) != expected:
             raise ValueError(
                 f"Expected tokens of shape (B, {', '.join(map(str, expected))}) for a grid of "
@@ -259,7 +291,7 @@ class VQModelHF(PreTrainedTokenizerModel):
             )
         if codebooks > 1:
             tokens = tokens.transpose(1, 2)
-        return self.decode(tokens.unflatten(-1, grid))
+        return self.decode(tokens.unflatten(-1, shape))
 
 
 on_registration(lambda config_class: MODEL_MAPPING.register(config_class, VQModelHF, exist_ok=True))

@@ -5,15 +5,22 @@ import tempfile
 from collections.abc import Callable
 from json import JSONDecodeError
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
+from .configuration import UnknownModelTypeError
+
 # Writers of what belongs beside a model's weights (image processor, card), added by higher layers. Each is
 # called with the model, the folder and the name that users will load it by, and leaves what is there alone.
 COMPANIONS: list[Callable[["PreTrainedTokenizerModel", Path, str], None]] = []
+# Loaders of folders that no vistok wrote, added by higher layers: each is called with the name and the
+# keyword arguments of `from_pretrained`, and returns a model, or None where it knows nothing of the folder.
+FOREIGN_LOADERS: list[Callable[[str, dict[str, Any]], "PreTrainedModel | None"]] = []
 
 
 class PreTrainedTokenizerModel(PreTrainedModel):
@@ -50,6 +57,11 @@ class PreTrainedTokenizerModel(PreTrainedModel):
                 f"The weights of {pretrained_model_name_or_path} are damaged or incomplete ({error}): "
                 "save or download them again"
             ) from error
+        except UnknownModelTypeError:
+            model = _foreign(os.fspath(pretrained_model_name_or_path), kwargs)
+            if model is None:
+                raise
+            return (model, {}) if output_loading_info else model
         info["not_finite_keys"] = {
             name
             for name, state in model.state_dict().items()
@@ -70,6 +82,7 @@ class PreTrainedTokenizerModel(PreTrainedModel):
                 f"The weights of {pretrained_model_name_or_path} do not fit {type(model.config).__name__}: "
                 f"{'; '.join(problems)}"
             )
+        as_channels_last(model)
         return (model, info) if output_loading_info else model
 
     def save_pretrained(
@@ -91,7 +104,7 @@ class PreTrainedTokenizerModel(PreTrainedModel):
             for write in COMPANIONS:
                 write(self, folder, name)
             if push_to_hub:
-                _upload(folder, name, **hub_kwargs)
+                upload_tokenizer(folder, name, **hub_kwargs)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, **kwargs
@@ -118,10 +131,26 @@ class PreTrainedTokenizerModel(PreTrainedModel):
             for name in (IMAGE_PROCESSOR_NAME, "README.md"):
                 if api.file_exists(repo_id, name, revision=kwargs.get("revision")):
                     (Path(folder) / name).unlink(missing_ok=True)
-            return _upload(Path(folder), repo_id, private=private, token=token, **kwargs)
+            return upload_tokenizer(Path(folder), repo_id, private=private, token=token, **kwargs)
 
 
-def _upload(
+def _foreign(name: str, arguments: dict[str, Any]) -> PreTrainedModel | None:
+    arguments = {key: value for key, value in arguments.items() if key != "use_safetensors"}
+    loaded = (load(name, arguments) for load in FOREIGN_LOADERS)
+    return next((model for model in loaded if model is not None), None)
+
+
+def as_channels_last(model: PreTrainedModel) -> None:
+    """Lays the kernels of 2-D convolutions out as a CPU and tensor cores compute with them fastest.
+
+    Not by `model.to`: a model that a `device_map` spread over devices refuses that.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def upload_tokenizer(
     folder: Path, repo_id: str, private: bool | None = None, token: str | bool | None = None, **kwargs
 ) -> str:
     """Uploads what belongs to a tokenizer from a folder as one commit, and returns the commit's address."""

@@ -1,5 +1,6 @@
 """Times and memory to be trusted on a shared machine: interleaved rounds, a child process for each peak."""
 
+import argparse
 import json
 import math
 import os
@@ -198,3 +199,55 @@ def _goals(case: Case, ratio: float | None, peak: int | None, peer_peak: int | N
             return ", ".join(texts)
         texts.append(f"memory goal {value}: {'reached' if reached else 'MISSED'}")
     return ", ".join(texts)
+
+
+def with_goal(
+    build: Callable[[str], Case], time: float | None, memory: float | None
+) -> Callable[[str], Case]:
+    """A function from a device to a case, with the `time_goal` and `memory_goal` of the case."""
+
+    def case(device: str) -> Case:
+        built = build(device)
+        built.time_goal, built.memory_goal = time, memory
+        return built
+
+    return case
+
+
+def main(cases: dict[str, Callable[[str], Case]], program: str, description: str, peer: str = "") -> None:
+    """The command of a benchmark: runs the cases that were asked for.
+
+    Args:
+        cases: Name -> function from a device to the case.
+        program: The file of the command, to be run again for a peak of memory.
+        description: For `--help`.
+        peer: The peer's name and version, where there is one.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=15, help="samples of each candidate")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--peak", nargs=2, metavar=("CASE", "CANDIDATE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if arguments.peak:
+        case, candidate = arguments.peak
+        print(json.dumps(peak_bytes(cases[case](arguments.device).candidates[candidate], arguments.device)))
+        return
+    chosen = {name: build for name, build in cases.items() if arguments.case in name}
+    if not chosen:
+        parser.error(f"no case contains {arguments.case!r}; cases: {', '.join(cases)}")
+    versions = [f"torch {torch.__version__}", *([peer] if peer else []), arguments.device]
+    print(f"{', '.join(versions)}, {arguments.threads} thread(s)")
+    print(f"{arguments.rounds} rounds, load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+    rows = []
+    for name, build in chosen.items():
+        case = build(arguments.device)
+        rows += report(name, case, program, arguments.rounds, arguments.device, peer.split(" ")[0] or None)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -1,6 +1,6 @@
 """Every method on the same pictures, with the same network and the same budget, in one table.
 
-    python scripts/benchmarks/methods.py --dataset_name ../shared/data/tiny-imagenet [--methods FSQ VQ]
+    python scripts/benchmarks/methods.py --dataset_name ../shared/data/tiny-imagenet [--rows FSQ VQ]
         [--sizes 1k 16k] [--output_dir outputs/methods] [--json rows.json]
 
 Each run is `vistok train` in a folder of its own under `--output_dir`; one that is finished is read and not
@@ -79,12 +79,8 @@ class TimedTrainer(Trainer):
         return step
 
 
-def settings(method: str, size: str, arguments: argparse.Namespace) -> dict:
+def settings(tokenizer: dict, network: dict, arguments: argparse.Namespace) -> dict:
     """The settings of a run as a `TrainingConfig` takes them, but for its folder."""
-    tokenizer = dict(METHODS[method][size])
-    if tokenizer["model_type"] in ANNEALED:
-        tokenizer[ANNEALED[tokenizer["model_type"]]] = arguments.max_train_steps
-    network = {"model_type": "vistok_simple_cnn", "hidden_channels": arguments.hidden_channels}
     return {
         "tokenizer": {**tokenizer, "image_size": arguments.image_size, "network": network},
         "dataset_name": arguments.dataset_name,
@@ -101,16 +97,14 @@ def settings(method: str, size: str, arguments: argparse.Namespace) -> dict:
     }
 
 
-def run(method: str, size: str, arguments: argparse.Namespace) -> dict[str, object]:
-    """Trains and evaluates a method, or reads what it scored before: a row of the table.
+def run(name: str, values: dict, folder: Path) -> dict[str, object]:
+    """Trains and evaluates, or reads what a finished run scored: a row of a table.
 
     Args:
-        method: Of `METHODS`.
-        size: Of `SIZES`.
-        arguments: The command's flags.
+        name: What the row is of.
+        values: The `settings`.
+        folder: Of the run.
     """
-    values = settings(method, size, arguments)
-    folder = arguments.output_dir / f"{method}-{size}".lower().replace(", ", "-")
     if folder.exists():
         row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
         if row["settings"] != values:
@@ -123,12 +117,19 @@ def run(method: str, size: str, arguments: argparse.Namespace) -> dict[str, obje
     model = trainer.train()
     seconds = time.perf_counter() - begin
     results = json.loads((unfinished / "eval_results.json").read_text(encoding="utf-8"))
+    log = [json.loads(line) for line in (unfinished / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [line for line in log if "loss" in line and "psnr" in line]
     row = {
-        "method": method,
-        "size": size,
+        "name": name,
         "entries": model.codebook_size or None,  # none without tokens
         **results["metrics"],
-        "images_per_second": arguments.train_batch_size / statistics.median(trainer.step_seconds),
+        "parameters_in_all": sum(parameter.numel() for parameter in model.parameters()),
+        **{
+            f"{key}_{when}": statistics.fmean(line[key] for line in lines)
+            for key in ("loss", "psnr")
+            for when, lines in (("begin", trained[:5]), ("end", trained[-5:]))
+        },
+        "images_per_second": values["train_batch_size"] / statistics.median(trainer.step_seconds),
         "seconds": seconds,
         "load_average": load,
         "threads": torch.get_num_threads(),
@@ -142,7 +143,7 @@ def run(method: str, size: str, arguments: argparse.Namespace) -> dict[str, obje
 
 
 COLUMNS = {
-    "method": ("method", "{}"),
+    "method": ("name", "{}"),
     "entries": ("entries", "{:,}"),
     "PSNR": ("psnr", "{:.2f}"),
     "SSIM": ("ssim", "{:.4f}"),
@@ -153,27 +154,39 @@ COLUMNS = {
 }
 
 
-def as_markdown(rows: list[dict[str, object]]) -> str:
-    """The rows as a table; what a method does not have is a dash."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
+def as_markdown(rows: list[dict[str, object]], columns: dict[str, tuple[str, str]]) -> str:
+    """The rows as a table; what a row does not have is a dash.
+
+    Args:
+        rows: As `run` returns them.
+        columns: Heading -> the key of the row and how its value is written.
+    """
+    lines = [f"| {' | '.join(columns)} |", f"|---{'|---:' * (len(columns) - 1)}|"]
     for row in rows:
-        cells = ("-" if row.get(key) is None else text.format(row[key]) for key, text in COLUMNS.values())
+        cells = ("-" if row.get(key) is None else text.format(row[key]) for key, text in columns.values())
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Runs what is asked for and not finished, and prints the table."""
+def parse(description: str, folder: str, steps: int, names: list[str]) -> argparse.Namespace:
+    """The flags that tables of training runs share, parsed, and the process set up.
+
+    Args:
+        description: For `--help`.
+        folder: The default of `--output_dir`.
+        steps: The default of `--max_train_steps`.
+        names: What the rows can be of.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset_name", required=True, help="as for vistok train")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/methods"), help="folder of the runs")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--output_dir", type=Path, default=Path(folder), help="folder of the runs")
+    parser.add_argument("--rows", nargs="+", default=names, choices=names, metavar="NAME", help=f"of {names}")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="of codebooks")
     parser.add_argument("--hidden_channels", type=int, default=64, help="of SimpleCNN")
     parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--max_train_steps", type=int, default=700)
+    parser.add_argument("--max_train_steps", type=int, default=steps)
     parser.add_argument("--train_batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--lr_warmup_steps", type=int, default=50)
@@ -186,23 +199,39 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    rows = [
-        run(method, size, arguments)
-        for size in arguments.sizes
-        for method in arguments.methods
-        if size in METHODS[method]
-    ]
+    return arguments
+
+
+def show(rows: list[dict[str, object]], columns: dict[str, tuple[str, str]], arguments: argparse.Namespace):
+    """Prints the protocol and the table, and writes the rows where `--json` says."""
     protocol = rows[0]["protocol"]
     print(
-        f"{protocol['dataset']} at {arguments.image_size} x {arguments.image_size}, SimpleCNN with "
-        f"{arguments.hidden_channels} channels, {arguments.max_train_steps} steps of "
-        f"{arguments.train_batch_size} pictures, learning rate {arguments.learning_rate:g}, seed "
-        f"{arguments.seed}; {protocol['pictures']} pictures of {protocol['split']}; torch "
-        f"{protocol['versions']['torch']}, {rows[0]['device']}, {rows[0]['threads']} thread(s)\n"
+        f"{protocol['dataset']} at {arguments.image_size} x {arguments.image_size}, "
+        f"{arguments.max_train_steps} steps of {arguments.train_batch_size} pictures, learning rate "
+        f"{arguments.learning_rate:g}, seed {arguments.seed}; {protocol['pictures']} pictures of "
+        f"{protocol['split']}; torch {protocol['versions']['torch']}, {rows[0]['device']}, "
+        f"{rows[0]['threads']} thread(s)\n"
     )
-    print(as_markdown(rows))
+    print(as_markdown(rows, columns))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Runs what is asked for and not finished, and prints the table."""
+    arguments = parse(__doc__, "outputs/methods", 700, list(METHODS))
+    rows = []
+    for size in arguments.sizes:
+        for method in arguments.rows:
+            if size not in METHODS[method]:
+                continue
+            tokenizer = dict(METHODS[method][size])
+            if tokenizer["model_type"] in ANNEALED:
+                tokenizer[ANNEALED[tokenizer["model_type"]]] = arguments.max_train_steps
+            network = {"model_type": "vistok_simple_cnn", "hidden_channels": arguments.hidden_channels}
+            folder = arguments.output_dir / f"{method}-{size}".lower().replace(", ", "-")
+            rows.append(run(method, settings(tokenizer, network, arguments), folder))
+    show(rows, COLUMNS, arguments)
 
 
 if __name__ == "__main__":

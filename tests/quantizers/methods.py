@@ -14,7 +14,14 @@ from vistok import VisualTokenizerConfig
 from vistok.quantizers import QUANTIZERS, Quantizer, build_quantizer
 
 # Values that make a method small, by the name of the field; a field that is not here keeps its default.
-SMALL = {"levels": [5, 4, 3], "codebook_size": 23, "codebook_dim": 4, "latent_dim": 4, "num_bits": 6}
+SMALL = {
+    "levels": [5, 4, 3],
+    "codebook_size": 23,
+    "codebook_dim": 4,
+    "latent_dim": 4,
+    "num_bits": 6,
+    "scales": [1, 2, 3, 5],
+}
 # Variants of a method that take another way through its code.
 VARIANTS = {
     "FSQConfig": [{"bound": "tan"}, {"levels": [2, *[8] * 9]}],
@@ -35,6 +42,7 @@ VARIANTS = {
     "GumbelVQConfig": [{"straight_through": False}],
     "LFQConfig": [{"bit_order": "lsb", "normalize": True}, {"num_bits": 62, "entropy_weight": 0.0}],
     "BSQConfig": [{"group_size": 3}, {"num_bits": 62, "group_size": 2}],
+    "MultiScaleVQConfig": [{"normalize": True}, {"phi_ratio": 0.0}, {"num_phis": 9, "scales": [2, 5]}],
     "OptVQConfig": [{"loss": "ce"}, {"train_assignment": "nearest"}, {"loss": "l1", "projection": False}],
 }
 LAYOUTS = [
@@ -94,8 +102,18 @@ def methods() -> list[Method]:
 METHODS = methods()
 
 
+def several_scales(quantizer: Quantizer) -> bool:
+    """Whether its tokens are a sequence of maps, which belong to no place, of the one grid that it takes."""
+    return hasattr(quantizer, "scales")
+
+
+def grid_for(quantizer: Quantizer, grid: tuple[int, ...] = (4, 5)) -> tuple[int, ...]:
+    """The grid, or the one that the method takes."""
+    return (quantizer.scales[-1],) * 2 if several_scales(quantizer) else grid
+
+
 def latents_for(
     quantizer: Quantizer, batch: int = 4, grid: tuple[int, ...] = (4, 5), seed: int = 0
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return 1.5 * torch.randn(batch, quantizer.latent_dim, *grid, generator=generator)
+    return 1.5 * torch.randn(batch, quantizer.latent_dim, *grid_for(quantizer, grid), generator=generator)

@@ -27,10 +27,11 @@ def run(method: Method, rank: int, world_size: int, masked: bool) -> dict[str, T
     share = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
     results = {}
     for step in range(STEPS):
-        latents = latents_for(quantizer, BATCH, GRID, seed=step).double()[share].requires_grad_()
+        joined = latents_for(quantizer, BATCH, GRID, seed=step).double()
+        latents, grid = joined[share].requires_grad_(), joined.shape[2:]
         draw = torch.Generator().manual_seed(100 + step)
-        weights = torch.randn(BATCH, quantizer.quantized_dim, *GRID, generator=draw).double()[share]
-        mask = torch.rand(BATCH, *GRID, generator=draw)[share] > 0.4 if masked else None
+        weights = torch.randn(BATCH, quantizer.quantized_dim, *grid, generator=draw).double()[share]
+        mask = torch.rand(BATCH, *grid, generator=draw)[share] > 0.4 if masked else None
         quantizer.zero_grad()
         out = quantizer(latents, mask)
         functional = (out.quantized * weights).sum() * (world_size / BATCH)

@@ -21,11 +21,14 @@ class Encoder(nn.Module, ABC):
     Attributes:
         channels: Channels of the features.
         downsample_factor: Pixels of height or width per place of the grid.
+        projection_kernel_size: Of the convolutions from the features to the latents, and from the quantized
+            vectors to what the decoder takes.
     """
 
     config_class: ClassVar[type[NetworkConfig]]
     channels: int
     downsample_factor: int
+    projection_kernel_size: int = 1
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

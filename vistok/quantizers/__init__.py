@@ -19,6 +19,8 @@ from .ibq import IBQ as IBQ
 from .ibq import IBQConfig as IBQConfig
 from .lfq import LFQ as LFQ
 from .lfq import LFQConfig as LFQConfig
+from .multi_scale import MultiScaleVQ as MultiScaleVQ
+from .multi_scale import MultiScaleVQConfig as MultiScaleVQConfig
 from .optvq import OptVQ as OptVQ
 from .optvq import OptVQConfig as OptVQConfig
 from .product import Product as Product

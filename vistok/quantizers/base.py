@@ -197,6 +197,9 @@ class Quantizer(nn.Module, ABC):
         """The shape of one picture's tokens on a grid."""
         return grid
 
+    def check_grid(self, grid: tuple[int, ...]) -> None:
+        """Raises `ValueError` for a grid that the method does not take; most take any."""
+
     def bounded(self, latents: Tensor) -> Tensor:
         """What is left to quantize before the first residual stage: the latents, in the entries' scale."""
         return latents
@@ -263,6 +266,7 @@ class Quantizer(nn.Module, ABC):
 
     def _check_latents(self, latents: Tensor) -> None:
         self._check_channels(latents, self.latent_dim)
+        self.check_grid(tuple(latents.shape[2:]))
 
     def _check_channels(self, latents: Tensor, channels: int) -> None:
         if latents.ndim < 2 or latents.shape[1] != channels:

@@ -1,0 +1,98 @@
+"""Folders of other projects on the Hub load as they are."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.conversion.golden_cases import assert_as_expected, golden
+from vistok import OptVQConfig, VQModelHF
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """OptVQ's, as its Hub mixin writes it."""
+    source, _ = golden("optvq_hub_4heads")
+    save_file(source.groups[""], tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(source.settings))
+    return tmp_path
+
+
+def test_optvqs_folder_gives_its_tokens_and_pictures(folder):
+    model = VQModelHF.from_pretrained(folder)
+    assert isinstance(model.config, OptVQConfig)
+    assert not model.training
+    assert_as_expected(model, golden("optvq_hub_4heads")[1]["square"])
+
+
+def test_titoks_folder_gives_its_tokens_and_pictures(tmp_path):
+    source, expected = golden("titok_legacy_finetuned_decoder")
+    save_file(source.groups[""], tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(source.settings))
+    model = VQModelHF.from_pretrained(tmp_path)
+    with torch.no_grad():
+        tokens = model.encode(expected["square"]["pixel_values"]).tokens
+    assert torch.equal(tokens, expected["square"]["tokens"].squeeze(1))
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_from_the_hub(folder, hub):
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo("BorelTHU/optvq-small")
+    HfApi().upload_folder(repo_id="BorelTHU/optvq-small", folder_path=folder)
+    model = VQModelHF.from_pretrained("BorelTHU/optvq-small")
+    assert_as_expected(model, golden("optvq_hub_4heads")[1]["square"])
+
+
+def test_dtype_and_image_size_are_taken(folder):
+    model = VQModelHF.from_pretrained(folder, dtype=torch.bfloat16, image_size=64)
+    assert model.dtype == torch.bfloat16
+    assert {state.dtype for state in model.quantizer.state_dict().values()} == {torch.float32}
+    assert model.token_shape == (4, 32, 32)
+
+
+def test_saved_again_it_is_a_folder_of_vistok(folder, tmp_path):
+    model = VQModelHF.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "ours")
+    again = VQModelHF.from_pretrained(tmp_path / "ours")
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"config.json": "{}"}, "has no model_type: it is no folder of vistok"),
+        ({"config.json": '{"encoder": {}, "quantize": {}}'}, "has no model_type"),
+    ],
+)
+def test_other_folders_are_refused_in_one_line(folder, damage, message):
+    for name, text in damage.items():
+        (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        VQModelHF.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_weights_are_listed(folder):
+    source, _ = golden("optvq_hub_4heads")
+    weights = source.groups[""]
+    del weights["model.post_quant_conv.bias"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"missing: from_quantized\.bias"):
+        VQModelHF.from_pretrained(folder)
+
+
+def test_what_needs_a_converted_folder_says_so(folder):
+    with pytest.raises(ValueError, match="convert it first: vistok convert optvq"):
+        VQModelHF.from_pretrained(folder, device_map="auto")
+
+
+def test_importing_vistok_loads_no_family():
+    program = "import sys, vistok; print([m for m in sys.modules if m.startswith('vistok.conversion')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,248 @@
+"""What a family of published checkpoints says of itself, and how weights become those of a vistok model."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..configuration import VisualTokenizerConfig
+from ..modeling import VQModelHF
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, read.
+
+    Attributes:
+        name: The file or Hub id, for messages.
+        groups: The dictionaries of tensors in the file by their name there (`"model"`, `"state_dict"`);
+            that of the file itself is `""`.
+        settings: What the configuration file beside it holds; empty without one.
+        others: What else the file holds: `"optimizer"`, `"steps"`.
+    """
+
+    name: str
+    groups: dict[str, dict[str, Tensor]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    def weights(self, *groups: str) -> dict[str, Tensor]:
+        """The tensors of the first of these groups that the file has.
+
+        Raises:
+            ValueError: It has none of them.
+        """
+        for group in groups:
+            if group in self.groups:
+                return dict(self.groups[group])
+        wanted = " or ".join(repr(group) if group else "the file itself" for group in groups)
+        found = ", ".join([*map(repr, self.groups), *self.others]) or "nothing"
+        raise ValueError(
+            f"{self.name} holds no weights under {wanted}, only {found}; is it of another family?"
+        )
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a family makes of a checkpoint.
+
+    Attributes:
+        config: Of the vistok model.
+        weights: Under the names of the vistok model.
+        dropped: Names in the source of what a tokenizer does not need: losses, discriminators, buffers.
+        left_over: Names in the source that the family does not know.
+    """
+
+    config: VisualTokenizerConfig
+    weights: dict[str, Tensor]
+    dropped: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+
+    def model(self, name: str) -> VQModelHF:
+        """The model, with these weights in float32.
+
+        Args:
+            name: Of the source, for messages.
+
+        Raises:
+            ValueError: A weight is missing, left over, of another shape or not finite; all such are listed.
+        """
+        with torch.device("meta"):
+            wanted = VQModelHF(self.config).state_dict()
+        shapes = [
+            f"{key} {tuple(weight.shape)} instead of {tuple(wanted[key].shape)}"
+            for key, weight in self.weights.items()
+            if key in wanted and weight.shape != wanted[key].shape
+        ]
+        problems = {
+            "missing": wanted.keys() - self.weights.keys(),
+            "left over": [*self.left_over, *(self.weights.keys() - wanted.keys())],
+            "of another shape": shapes,
+            "not finite": [key for key, weight in self.weights.items() if not weight.isfinite().all()],
+        }
+        if any(problems.values()):
+            listed = "; ".join(
+                f"{kind}: {', '.join(sorted(keys))}" for kind, keys in problems.items() if keys
+            )
+            raise ValueError(f"The weights of {name} do not fit this family: {listed}")
+        model = VQModelHF(self.config)  # anew: what follows from the settings is not among the weights
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint that its authors published.
+
+    Attributes:
+        source: What to give `vistok convert`: a Hub id, with the file where there is one, or a file's name.
+        what: What it is, in a few words.
+        figures: What its authors report, and where.
+        options: Further flags that it needs.
+    """
+
+    source: str
+    what: str
+    figures: str = ""
+    options: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Checkpoints of one layout.
+
+    Attributes:
+        name: The word after `vistok convert`.
+        project: Whose layout it is.
+        convert: Makes the configuration and the renamed weights of a source; takes `options` as keywords.
+        published: The checkpoints known to be of this family.
+        options: The names of its keyword arguments beside `image_size`, which every family takes: `levels`
+            and `scales` (lists of integers), `weights` (`"raw"` or `"ema"`).
+        recognises: Whether the `config.json` of a folder of safetensors is of this family: `from_pretrained`
+            then loads the folder as it is.
+    """
+
+    name: str
+    project: str
+    convert: Callable[..., Converted]
+    published: tuple[Published, ...] = ()
+    options: tuple[str, ...] = ()
+    recognises: Callable[[dict[str, Any]], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Weights under vistok's names, and the source's names of the others."""
+
+    weights: dict[str, Tensor]
+    dropped: list[str]
+    left_over: list[str]
+
+
+def rename(weights: Mapping[str, Tensor], rules: Mapping[str, str], drop: Iterable[str] = ()) -> Renamed:
+    r"""Renames weights by regular expressions.
+
+    Args:
+        weights: Under the source's names.
+        rules: Pattern of a whole name -> the new name, with `\1` for groups. The first that fits counts.
+        drop: Patterns of whole names to drop.
+    """
+    compiled = [(re.compile(pattern), new) for pattern, new in rules.items()]
+    dropping = [re.compile(pattern) for pattern in drop]
+    renamed, dropped, left_over = {}, [], []
+    for name, weight in weights.items():
+        found = next(((match, new) for pattern, new in compiled if (match := pattern.fullmatch(name))), None)
+        if found is not None:
+            renamed[found[0].expand(found[1])] = weight
+        elif any(pattern.fullmatch(name) for pattern in dropping):
+            dropped.append(name)
+        else:
+            left_over.append(name)
+    return Renamed(renamed, dropped, left_over)
+
+
+def need(weights: Mapping[str, Tensor], name: str, ndim: int) -> torch.Size:
+    """The shape of a weight that says how large the model is.
+
+    Raises:
+        ValueError: It is not there, or has another rank: the checkpoint is of another family.
+    """
+    if name not in weights:
+        raise ValueError(f"It has no weight {name!r}: is it of another family?")
+    if weights[name].ndim != ndim:
+        raise ValueError(
+            f"{name} has shape {tuple(weights[name].shape)}, not {ndim} dimensions: another family?"
+        )
+    return weights[name].shape
+
+
+def numbered(weights: Mapping[str, Tensor], pattern: str) -> int:
+    """How many things the names number, from 0 on.
+
+    Args:
+        weights: Under the source's names.
+        pattern: Of the beginning of a name, with the number as its one group.
+    """
+    found = [int(match[1]) for name in weights if (match := re.match(pattern, name))]
+    return max(found, default=-1) + 1
+
+
+def chosen_weights(source: Source, weights: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint of Lightning.
+
+    Args:
+        source: The checkpoint.
+        weights: `"raw"`, or `"ema"` for their moving averages.
+
+    Raises:
+        ValueError: There are none, or `weights` is neither.
+    """
+    check_choice(weights)
+    found = source.weights("state_dict", "")
+    return averaged(found) if weights == "ema" else found
+
+
+def check_choice(weights: str) -> None:
+    """Raises `ValueError` where `weights` is neither `"raw"` nor `"ema"`."""
+    if weights not in ("raw", "ema"):
+        raise ValueError(f"Expected weights 'raw' or 'ema', got {weights!r}")
+
+
+def averaged(weights: Mapping[str, Tensor], prefix: str = "model_ema.") -> dict[str, Tensor]:
+    """The weights with those values that a moving average of them has.
+
+    Lightning's checkpoints of latent-diffusion and its heirs keep the averages as buffers, named like the
+    parameter without its dots; what has no average stays.
+
+    Raises:
+        ValueError: There are no averages.
+    """
+    averages = {
+        name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
+    }
+    if not averages:
+        raise ValueError(f"It has no averaged weights ({prefix}*): take --weights raw")
+    plain = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+    return {name: averages.get(name.replace(".", ""), value) for name, value in plain.items()}
+
+
+def setting(settings: Mapping[str, Any], *names: str, default: Any = None) -> Any:
+    """The value of the first of these keys, at whatever depth of a configuration file; else the default."""
+    for name in names:
+        for key, value in _flat(settings):
+            if key == name:
+                return value
+    return default
+
+
+def _flat(settings: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(settings, Mapping):
+        yield from settings.items()
+        for value in settings.values():
+            yield from _flat(value)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _flat(value)

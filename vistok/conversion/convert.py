@@ -1,0 +1,279 @@
+"""A published checkpoint becomes a folder that `VQModelHF.from_pretrained` loads."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.utils import validate_repo_id
+from torch import Tensor
+
+from .. import __version__
+from ..model_card import write_model_card
+from ..modeling import VQModelHF
+from ..pretrained import upload_tokenizer
+from .base import Converted, Family, Source
+from .families import FAMILIES, find_family
+from .reading import one_line, read
+from .sources import Located, load_settings, locate
+
+_TEMPORARY = ".tmp-convert"
+_OF_A_TOKENIZER = re.compile(
+    r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|preprocessor_config\.json|README\.md"
+    r"|\.git.*|\.cache|\.tmp-convert"
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did; `str` of it is for people.
+
+    Attributes:
+        source: The checkpoint's path or Hub id.
+        settings: The project's configuration file that was read, `"its own arguments"`, or None.
+        read: Number of tensors by the name of their group in the file; `""` is the file itself.
+        dropped: Number of tensors that a tokenizer does not need, by the first part of their names.
+        others: What else the file holds, and was not looked at: optimizers, other networks.
+        weights: Number of weights of the vistok model.
+        description: Of that model.
+        output_dir: The folder.
+        address: Of the commit on the Hub, where it was pushed.
+    """
+
+    source: str
+    settings: str | None
+    read: dict[str, int]
+    dropped: dict[str, int]
+    others: tuple[str, ...]
+    weights: int
+    description: str
+    output_dir: Path
+    address: str | None = field(default=None)
+
+    def __str__(self) -> str:
+        groups = " and ".join(
+            f"{n} tensors{f' of {group!r}' * bool(group)}" for group, n in self.read.items()
+        )
+        dropped = ", ".join(f"{name} {count}" for name, count in self.dropped.items())
+        kept = sum(self.read.values()) - sum(self.dropped.values())
+        settings = self.settings or "none found, the project's defaults"
+        lines = [
+            f"Read {groups} in {self.source}; settings: {settings}",
+            f"Dropped {sum(self.dropped.values())} of them" + (f": {dropped}" if dropped else ""),
+            f"Kept {kept} as {self.weights} weights of {self.description}; nothing is left over",
+            f"Wrote the tokenizer to {self.output_dir}; VQModelHF.from_pretrained loads it from there",
+        ]
+        if self.others:
+            lines.insert(2, f"Not looked at: {', '.join(self.others)}")
+        if self.address:
+            lines.append(f"Pushed it to {self.address}")
+        return "\n".join(lines)
+
+
+def convert(
+    family: str | Family,
+    source: str | os.PathLike,
+    *,
+    output_dir: str | os.PathLike,
+    config_file: str | os.PathLike | None = None,
+    weights: str | None = None,
+    levels: list[int] | None = None,
+    scales: list[int] | None = None,
+    image_size: int | None = None,
+    push_to_hub: str | None = None,
+) -> Report:
+    """Converts a published checkpoint to a vistok folder: weights, configuration, image processor and card.
+
+    Args:
+        family: Whose layout it has; `FAMILIES` holds all.
+        source: A file, a folder with one checkpoint, a Hub id `"org/name"`, or one with a file,
+            `"org/name/path/file.pt"`.
+        output_dir: The folder to write: new, empty, or a tokenizer, which is replaced.
+        config_file: The project's YAML or JSON settings; by default what lies beside the checkpoint.
+        weights: `"raw"` or `"ema"`, where a checkpoint has both.
+        levels: Of FSQ, where the checkpoint does not tell.
+        scales: Sides of the token maps of a multi-scale tokenizer, where the checkpoint does not tell.
+        image_size: Height and width in pixels; by default what the settings or the project say.
+        push_to_hub: The repository to upload to, `"org/name"`.
+
+    Raises:
+        ValueError: The checkpoint is not found, not safe to open, of another family, or has weights that are
+            missing, left over, of another shape or not finite; or the folder cannot be written. Nothing is
+            left behind.
+    """
+    family = find_family(family) if isinstance(family, str) else family
+    options = {"weights": weights, "levels": levels, "scales": scales, "image_size": image_size}
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options.keys() - {"image_size", *family.options}:
+        known = ", ".join(f"--{option}" for option in ("image_size", *family.options))
+        raise ValueError(f"{family.name} does not take --{name}; its options are {known}")
+    folder = Path(output_dir)
+    _check_output(folder)
+    if push_to_hub is not None:
+        _check_login(push_to_hub)
+    located = locate(str(source), None if config_file is None else str(config_file))
+    content = read(located.weights)
+    settings = located.settings and str(located.settings)
+    if located.settings is not None:
+        content = replace(content, settings=load_settings(located.settings))
+    elif content.settings:
+        settings = "the arguments in the file"
+    if str(content.settings.get("model_type", "")).startswith("vistok_"):
+        raise ValueError(f"{located.name} is a vistok tokenizer already: VQModelHF.from_pretrained loads it")
+    groups = _Groups(content.groups)
+    converted, model = _converted(family, replace(content, name=located.name, groups=groups), options)
+    report = Report(
+        source=located.name,
+        settings=settings,
+        read={group: len(groups[group]) for group in groups.used},
+        dropped=_first_parts(converted.dropped),
+        others=(*(group for group in groups if group not in groups.used), *content.others),
+        weights=len(converted.weights),
+        description=_describe(model),
+        output_dir=folder,
+    )
+    name = push_to_hub or folder.resolve().name
+    _write(model, folder, name, {"Origin": _origin(family, located, report)})
+    if push_to_hub is None:
+        return report
+    try:
+        address = upload_tokenizer(folder, push_to_hub, commit_message=f"Convert {located.name}")
+    except Exception as error:  # of whichever HTTP client huggingface_hub has
+        raise ValueError(
+            f"Wrote the tokenizer to {folder}, but could not push it to {push_to_hub}: {one_line(error)}"
+        ) from error
+    return replace(report, address=address)
+
+
+class _Groups(dict[str, dict[str, Tensor]]):
+    """Groups of tensors that remember which of them a family took."""
+
+    def __init__(self, groups: dict[str, dict[str, Tensor]]):
+        super().__init__(groups)
+        self.used: list[str] = []
+
+    def __getitem__(self, group: str) -> dict[str, Tensor]:
+        tensors = super().__getitem__(group)
+        if group not in self.used:
+            self.used.append(group)
+        return tensors
+
+
+def _converted(family: Family, source: Source, options: dict) -> tuple[Converted, VQModelHF]:
+    try:
+        converted = family.convert(source, **options)
+        return converted, converted.model(source.name)
+    except ValueError as error:
+        problem = str(error).removeprefix(f"{source.name} ")
+        raise ValueError(_misfit(family, source, problem)) from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # What a family takes for granted of its own files, another's do not have.
+        raise ValueError(_misfit(family, source, f"{type(error).__name__}: {one_line(error)}")) from error
+
+
+def _misfit(family: Family, source: Source, problem: str) -> str:
+    """What to say of a checkpoint that does not convert: also, whose it is instead."""
+    fitting = []
+    for other in FAMILIES.values():
+        with contextlib.suppress(Exception):  # whatever a family makes of a stranger's file
+            if other is not family and other.convert(source).model(source.name):
+                fitting.append(other.name)
+    hint = f"; it does as {' or '.join(fitting)}" if fitting else ""
+    return f"{source.name} does not convert as {family.name}{hint}: {problem}"
+
+
+def _first_parts(names: list[str]) -> dict[str, int]:
+    """Counts of names by their first part; one alone is named whole."""
+    counts = Counter(name.split(".")[0] for name in names)
+    alone = {name.split(".")[0]: name for name in names}
+    return {alone[part] if n == 1 else part: n for part, n in sorted(counts.items())}
+
+
+def _describe(model: VQModelHF) -> str:
+    config = model.config
+    return (
+        f"{type(config).__name__} with {type(config.network).__name__} at {config.image_size} pixels, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    )
+
+
+def _origin(family: Family, located: Located, report: Report) -> str:
+    """The section of the card that says where the weights are from; no path of this machine gets into it."""
+    name = located.weights.name if Path(located.name).expanduser().exists() else located.name
+    figures = [f"Its authors report {p.figures}." for p in family.published if p.source == name and p.figures]
+    text = f"Converted by vistok {__version__} from `{name}`, a checkpoint of {family.project}"
+    return " ".join([f"{text}: {report.weights} weights, nothing left over.", *figures])
+
+
+def _check_output(folder: Path) -> None:
+    """Refuses a folder with anything in it but a tokenizer, or what a killed conversion left."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file")
+    names = {path.name for path in folder.iterdir()}
+    foreign = sorted(name for name in names if not _OF_A_TOKENIZER.fullmatch(name))
+    if not foreign and "config.json" in names:
+        foreign = [] if "vistok_" in (folder / "config.json").read_text(errors="replace") else ["config.json"]
+    if foreign:
+        raise ValueError(
+            f"--output_dir {folder} holds what is not of a vistok tokenizer ({', '.join(foreign[:5])}): "
+            "choose a new folder"
+        )
+
+
+def _check_login(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+        HfApi().whoami()
+    except Exception as error:  # of whichever HTTP client huggingface_hub has
+        raise ValueError(
+            f"--push_to_hub {repo_id}: {one_line(error)}; check the name, run `hf auth login` or set HF_TOKEN"
+        ) from error
+
+
+def _write(model: VQModelHF, folder: Path, name: str, sections: dict[str, str]) -> None:
+    """Writes a folder whole: beside what is there, then moved in, the configuration last.
+
+    Without its configuration a folder does not load: killed in between, it is never half a tokenizer.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    temporary = folder / _TEMPORARY
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_model_card(model, temporary, name=name, sections=sections)
+        model.save_pretrained(temporary)
+        files = sorted(temporary.iterdir(), key=lambda path: path.name == "config.json")
+        for path in files:
+            _flush(path)
+        for path in (folder / "config.json", *folder.glob("model*.safetensors*")):
+            path.unlink(missing_ok=True)
+        for path in files:
+            path.replace(folder / path.name)
+        temporary.rmdir()
+        _flush(folder)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        if not isinstance(error, Exception):
+            raise
+        problem = one_line(error)
+        if "No space" in problem:
+            room = next(path for path in folder.absolute().parents if path.exists())
+            problem += f": make room, {shutil.disk_usage(room).free / 1e6:,.1f} MB are free"
+        raise ValueError(f"Could not write to {folder}: {problem}") from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
