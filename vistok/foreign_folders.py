@@ -5,9 +5,9 @@ needs `vistok convert`.
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from safetensors.torch import load_file
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .modeling import VQModelHF
@@ -49,11 +49,11 @@ def load_foreign_folder(name: str, arguments: dict[str, Any]) -> VQModelHF | Non
             f"{', '.join(unknown) or 'this device_map'}, convert it first: "
             f"vistok convert {family.name} {name} --output_dir DIR"
         )
-    from .conversion.base import Source
+    from .conversion.reading import read
 
-    weights = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **hub))
+    source = replace(read(cached_file(name, SAFE_WEIGHTS_NAME, **hub)), name=name, settings=settings)
     size = {"image_size": arguments["image_size"]} if arguments.get("image_size") is not None else {}
-    model = family.convert(Source(name, {"": weights}, settings), **size).model(name)
+    model = family.convert(source, **size).model(name)
     dtype = arguments.get("dtype", arguments.get("torch_dtype"))
     model.to(dtype=None if dtype == "auto" else dtype, device=device)
     return model

@@ -106,9 +106,9 @@ class VQModelHF(PreTrainedTokenizerModel):
         return self.quantizer.codebook_size
 
     @property
-    def downsample_factor(self) -> int:
-        """Pixels of height or width per place of the grid."""
-        return self.encoder.downsample_factor
+    def downsample_factor(self) -> int | None:
+        """Pixels of height or width per place of the grid; None for 1-D tokens, which stand for no place."""
+        return getattr(self.encoder, "downsample_factor", None)
 
     @property
     def token_shape(self) -> tuple[int, ...]:

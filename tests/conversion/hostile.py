@@ -66,13 +66,18 @@ def claim(path: Path, length: int, data: bytes = bytes(64), **how) -> None:
     path.with_suffix(".pkl").unlink()
 
 
+def write_system_call(path: Path, canary: Path) -> None:
+    """Writes the plainest attack: a checkpoint that is a call of `os.system`."""
+    torch.save(Call(os.system, f"touch {canary}"), path)
+
+
 def write_all(folder: Path, canary: Path) -> dict[str, str]:
     """Writes one file of each kind; returns what its refusal must say, by the file's name."""
     touch = f"touch {canary}"
     system = Call(os.system, touch)
     weights = {"weight": torch.ones(4)}
     python = f"open({str(canary)!r}, 'w')"
-    torch.save(system, folder / "system.pt")
+    write_system_call(folder / "system.pt", canary)
     torch.save(system, folder / "legacy.pt", **LEGACY)
     (folder / "raw.pkl.bin").write_bytes(pickle.dumps(system, protocol=2))
     (folder / "raw4.pkl.bin").write_bytes(pickle.dumps(system, protocol=4))
@@ -91,14 +96,20 @@ def write_all(folder: Path, canary: Path) -> dict[str, str]:
     whole = (folder / "whole.pt").read_bytes()
     (folder / "truncated.pt").write_bytes(whole[: len(whole) // 2])
     torch.save({"model": {"weight": torch.arange(1000.0)}}, folder / "legacy_whole.pt", **LEGACY)
-    (folder / "legacy_truncated.pt").write_bytes((folder / "legacy_whole.pt").read_bytes()[:-2000])
+    legacy = (folder / "legacy_whole.pt").read_bytes()
+    (folder / "legacy_truncated.pt").write_bytes(legacy[:-2000])
+    length = legacy.index(b"cpuq") + 5  # where the pickle says 1000, in two bytes
+    huge = b"\x8a\x06" + (10**12).to_bytes(6, "little")
+    (folder / "legacy_claims.pt").write_bytes(legacy[:length] + huge + legacy[length + 3 :])
     flipped = bytearray(whole)
     flipped[whole.index(torch.arange(1000.0)[500:510].numpy().tobytes())] ^= 1
     (folder / "flipped.pt").write_bytes(flipped)
     return {
-        "system.pt": "system", "legacy.pt": "system", "raw.pkl.bin": "system", "raw4.pkl.bin": "system",
-        "eval.pt": "builtins.eval", "nested.ckpt": "builtins.exec", "global.pt": "posixpath.os.system",
-        "protocol.pt": "system", "expanded.pt": "claims more than it holds", "claims.pt": "damaged",
-        "deflated_claims.pt": "memory", "bomb.pt": "zip bomb", "truncated.pt": "damaged",
+        "system.pt": "posix.system", "legacy.pt": "posix.system", "raw.pkl.bin": "posix.system",
+        "raw4.pkl.bin": "posix.system", "protocol.pt": "posix.system", "global.pt": "posixpath.os.system",
+        "eval.pt": "builtins.eval", "nested.ckpt": "builtins.exec",
+        "expanded.pt": "claims more than it holds", "claims.pt": "claims more than it holds",
+        "deflated_claims.pt": "claims more than it holds", "legacy_claims.pt": "asks for more memory",
+        "bomb.pt": "zip bomb", "truncated.pt": "damaged",
         "legacy_truncated.pt": "damaged", "flipped.pt": "damaged",
     }  # fmt: skip

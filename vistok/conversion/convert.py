@@ -5,20 +5,22 @@ import os
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from .. import __version__
+from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
 from ..pretrained import upload_tokenizer
 from .base import Converted, Family, Source
 from .families import FAMILIES, find_family
-from .reading import one_line, read
+from .reading import read
 from .sources import Located, load_settings, locate
 
 _TEMPORARY = ".tmp-convert"
@@ -42,6 +44,15 @@ class Report:
         description: Of that model.
         output_dir: The folder.
         address: Of the commit on the Hub, where it was pushed.
+
+    Example:
+        >>> read, dropped = {"model": 5}, {"loss": 2}
+        >>> print(Report("x.pt", None, read, dropped, ("optimizer",), 3, "VQConfig", Path("out")))
+        Read 5 tensors of 'model' in x.pt; settings: none found, the project's defaults
+        Dropped 2 of them: loss 2
+        Not looked at: optimizer
+        Kept 3 as 3 weights of VQConfig; nothing is left over
+        Wrote the tokenizer to out; VQModelHF.from_pretrained loads it from there
     """
 
     source: str
@@ -52,7 +63,7 @@ class Report:
     weights: int
     description: str
     output_dir: Path
-    address: str | None = field(default=None)
+    address: str | None = None
 
     def __str__(self) -> str:
         groups = " and ".join(
@@ -141,12 +152,11 @@ def convert(
     if push_to_hub is None:
         return report
     try:
-        address = upload_tokenizer(folder, push_to_hub, commit_message=f"Convert {located.name}")
+        return replace(report, address=_push(folder, push_to_hub, f"Convert {located.public_name}"))
     except Exception as error:  # of whichever HTTP client huggingface_hub has
         raise ValueError(
             f"Wrote the tokenizer to {folder}, but could not push it to {push_to_hub}: {one_line(error)}"
         ) from error
-    return replace(report, address=address)
 
 
 class _Groups(dict[str, dict[str, Tensor]]):
@@ -202,9 +212,10 @@ def _describe(model: VQModelHF) -> str:
 
 
 def _origin(family: Family, located: Located, report: Report) -> str:
-    """The section of the card that says where the weights are from; no path of this machine gets into it."""
-    name = located.weights.name if Path(located.name).expanduser().exists() else located.name
-    figures = [f"Its authors report {p.figures}." for p in family.published if p.source == name and p.figures]
+    """The section of the card that says where the weights are from."""
+    name = located.public_name
+    known = family.published if "/" in name else ()  # anybody's own file may be called as theirs
+    figures = [f"Its authors report {p.figures}." for p in known if p.source == name and p.figures]
     text = f"Converted by vistok {__version__} from `{name}`, a checkpoint of {family.project}"
     return " ".join([f"{text}: {report.weights} weights, nothing left over.", *figures])
 
@@ -266,9 +277,15 @@ def _write(model: VQModelHF, folder: Path, name: str, sections: dict[str, str]) 
             raise
         problem = one_line(error)
         if "No space" in problem:
-            room = next(path for path in folder.absolute().parents if path.exists())
+            room = next(path for path in (folder, *folder.absolute().parents) if path.exists())
             problem += f": make room, {shutil.disk_usage(room).free / 1e6:,.1f} MB are free"
         raise ValueError(f"Could not write to {folder}: {problem}") from error
+
+
+def _push(folder: Path, repo_id: str, title: str) -> str:
+    """Uploads the folder, as `VQModelHF.push_to_hub` does: a card or image processor that is there stays."""
+    stay = [name for name in ("README.md", IMAGE_PROCESSOR_NAME) if HfApi().file_exists(repo_id, name)]
+    return upload_tokenizer(folder, repo_id, commit_message=title, ignore_patterns=stay)
 
 
 def _flush(path: Path) -> None:

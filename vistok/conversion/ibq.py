@@ -6,6 +6,11 @@ from .vqgan_layout import LOSSES, PROJECTIONS, fused, vqgan_config, vqgan_rules
 
 
 def _convert(source: Source, *, image_size: int | None = None, weights: str = "raw") -> Converted:
+    target = setting(source.settings, "class_path", "target", default="IBQ")
+    if "IBQ" not in target:
+        raise ValueError(
+            f"its settings are those of {target}, which has the same layout: is it of another family?"
+        )
     state = fused(chosen_weights(source, weights))
     network = vqgan_config(state)
     size, dim = need(state, "quantize.embedding.weight", 2)

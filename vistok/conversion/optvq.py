@@ -15,7 +15,7 @@ def recognises(settings: dict[str, Any]) -> bool:
 
 
 def _convert(source: Source, *, image_size: int | None = None) -> Converted:
-    weights = source.weights("model", "state_dict", "")
+    weights = source.weights("model", "")
     if any(name.startswith("model.encoder.") for name in weights):  # the Hub's wrapper
         weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
     weights = fused({name.removeprefix("module."): weight for name, weight in weights.items()})

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..messages import one_line
 from .base import Source
 
 TIME_LIMIT = 300  # seconds to open a pickle, and 1 more for each 10 MB of it
@@ -131,10 +132,3 @@ def _read_pickle(path: Path) -> Source:
         groups.setdefault(group, {})[tensor_name] = tensor
     others, settings = json.loads(metadata["others"]), json.loads(metadata["settings"])
     return Source(name=str(path), groups=groups, settings=settings, others=tuple(others))
-
-
-def one_line(message: object) -> str:
-    """A message on one line of printable characters, 600 of them at most."""
-    text = " ".join(str(message).split()).rstrip(".") or type(message).__name__
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= 600 else text[:597] + "..."

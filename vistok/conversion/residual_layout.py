@@ -27,6 +27,8 @@ def level_sizes(
     """
     hidden_channels = need(weights, "encoder.conv_in.weight", 4)[0]
     blocks = numbered(weights, rf"{re.escape(levels)}\.0\.{block}\.(\d+)\.")
+    if not blocks:
+        raise ValueError(f"It has no weights {levels}.0.{block}.*: is it of another family?")
     widths = [
         need(weights, f"{levels}.{level}.{block}.{blocks - 1}.conv2.weight", 4)[0]
         for level in range(numbered(weights, rf"{re.escape(levels)}\.(\d+)\."))

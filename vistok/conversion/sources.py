@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from .reading import one_line
+from ..messages import one_line
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>[^/].*))?")
@@ -29,12 +29,14 @@ class Located:
     """A checkpoint on this machine.
 
     Attributes:
-        name: As the user would name it: a path, or a Hub id with the file.
+        name: As the user named it: a path, a Hub id, or one with a file.
+        public_name: The same without the folders of this machine, for cards and commits.
         weights: The file of its tensors.
         settings: The project's configuration file beside it, if there is one.
     """
 
     name: str
+    public_name: str
     weights: Path
     settings: Path | None = None
 
@@ -53,7 +55,7 @@ def locate(source: str, settings: str | None = None) -> Located:
     if settings is not None and not Path(settings).is_file():
         raise ValueError(f"--config: there is no file {settings}")
     if path.exists():
-        return _beside(source, path, settings)
+        return _beside(source, path, settings, public_name=path.resolve().name)
     hub_id = _HUB_ID.fullmatch(source)
     if hub_id is None or path.suffix in _WEIGHTS and source.count("/") < 2:
         raise ValueError(f"There is no file or folder {source}")
@@ -70,7 +72,7 @@ def locate(source: str, settings: str | None = None) -> Located:
         ) from error
 
 
-def _beside(name: str, path: Path, settings: str | None) -> Located:
+def _beside(name: str, path: Path, settings: str | None, public_name: str) -> Located:
     """A checkpoint of this machine; `path` is its file or folder."""
     if path.is_dir():
         path = path / _pick_weights([p.name for p in path.iterdir() if p.is_file()], str(path))
@@ -78,8 +80,8 @@ def _beside(name: str, path: Path, settings: str | None) -> Located:
         for folder in _folders(path.parent):
             names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
             if found := _pick_settings(names, path.stem, str(folder)):
-                return Located(name, path, folder / found)
-    return Located(name, path, None if settings is None else Path(settings))
+                return Located(name, public_name, path, folder / found)
+    return Located(name, public_name, path, None if settings is None else Path(settings))
 
 
 def _on_the_hub(repo: str, file: str | None, settings: str | None) -> Located:
@@ -103,14 +105,17 @@ def _on_the_hub(repo: str, file: str | None, settings: str | None) -> Located:
             found = str(folder / found)
             break
     try:
-        weights = hf_hub_download(repo, file, revision=info.sha)
-        beside = hf_hub_download(repo, found, revision=info.sha) if found else settings
+        weights = hf_hub_download(repo, file)  # by branch: by commit it would not be found again offline
+        beside = hf_hub_download(repo, found) if found else settings
+    except RepositoryNotFoundError:  # which a gated one is too
+        raise
     except Exception as error:  # as above, and a full disk
         raise ValueError(f"Could not download {file} of {repo}: {one_line(error)}") from error
-    return Located(name, Path(weights), None if beside is None else Path(beside))
+    return Located(name, name, Path(weights), None if beside is None else Path(beside))
 
 
 def _in_the_cache(repo: str, file: str | None, settings: str | None, reason: Exception) -> Located:
+    name = "/".join(filter(None, (repo, file)))
     try:
         if file is None:
             path = Path(snapshot_download(repo, local_files_only=True))
@@ -118,10 +123,10 @@ def _in_the_cache(repo: str, file: str | None, settings: str | None, reason: Exc
             path = Path(hf_hub_download(repo, file, local_files_only=True))
     except (EntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"{'/'.join(filter(None, (repo, file)))} is no file or folder here, nor in the cache of the Hub, "
+            f"{name} is no file or folder here, nor in the cache of the Hub, "
             f"which cannot be reached: {one_line(reason)}"
         ) from error
-    return _beside("/".join(filter(None, (repo, file))), path, settings)
+    return _beside(name, path, settings, public_name=name)
 
 
 def _folders(folder: Any) -> tuple:

@@ -10,6 +10,11 @@ from .vqgan_layout import LOSSES, PROJECTIONS, fused, vqgan_config, vqgan_rules
 
 
 def _convert(source: Source, *, image_size: int | None = None) -> Converted:
+    target = setting(source.settings, "class_path", "target", default="taming")
+    if "IBQ" in target or "optvq" in target:
+        raise ValueError(
+            f"its settings are those of {target}, which has the same layout: is it of another family?"
+        )
     weights = fused(source.weights("state_dict", "model", ""))
     network = vqgan_config(weights)
     common = {

@@ -4,7 +4,8 @@
 that does not exist; here each case is one line that says what to do.
 """
 
-from .sources import DatasetError, one_line
+from ..messages import one_line
+from .sources import DatasetError
 
 HUB_TIMEOUT = 10  # seconds until a Hub that does not answer counts as out of reach
 

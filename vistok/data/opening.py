@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..messages import one_line
 from .columns import image_column as find_image_column
 from .columns import label_column as find_label_column
 from .hub import commit_on_hub, gated, is_gated
 from .samples import SAMPLES, open_samples
-from .sources import DatasetError, ShardedSource, Source, one_line
+from .sources import DatasetError, ShardedSource, Source
 
 if TYPE_CHECKING:
     import datasets

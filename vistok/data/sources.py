@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..image_decoding import UnreadableImageError, decode_image
+from ..messages import one_line
 
 if TYPE_CHECKING:
     import datasets
@@ -234,12 +235,6 @@ def label_of(labels: list | None, i: int) -> int | None:
     if labels is None:
         return None
     return NO_LABEL if labels[i] is None else int(labels[i])
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line of at most 300 characters."""
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _fetch(path: str) -> bytes:

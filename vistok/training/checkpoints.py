@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..data.sources import one_line
+from ..messages import one_line
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MARKER = "complete.json"  # written last: what it lists is there in full

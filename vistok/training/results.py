@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
-from ..data.sources import one_line
+from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
 from ..visualization import draw_sheet

@@ -36,9 +36,9 @@ def main(checkpoint: Path, weights: Path) -> None:
     except MemoryError:
         reason = "asks for more memory than a file of its size can need"
     except OSError as error:
-        reason = (
-            f"could not be read, or its weights not be kept in {weights.parent}: {error.strerror or error}"
-        )
+        reason = f"could not be read: {error.strerror or error}"
+        if error.errno == errno.ENOSPC:
+            reason = f"needs room in {weights.parents[1]} while it is read: set TMPDIR to a folder with more"
     sys.stdout.buffer.write(reason.encode(errors="replace"))
 
 
