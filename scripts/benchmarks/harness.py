@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -214,7 +215,13 @@ def with_goal(
     return case
 
 
-def main(cases: dict[str, Callable[[str], Case]], program: str, description: str, peer: str = "") -> None:
+def main(
+    cases: dict[str, Callable[[str], Case]],
+    program: str,
+    description: str,
+    peer: str = "",
+    processes: bool = False,
+) -> None:
     """The command of a benchmark: runs the cases that were asked for.
 
     Args:
@@ -222,6 +229,8 @@ def main(cases: dict[str, Callable[[str], Case]], program: str, description: str
         program: The file of the command, to be run again for a peak of memory.
         description: For `--help`.
         peer: The peer's name and version, where there is one.
+        processes: Whether each case has a process of its own. Where tensors are so large that the allocator
+            maps each anew, what an earlier case left in the heap spares a later one that.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,6 +249,7 @@ def main(cases: dict[str, Callable[[str], Case]], program: str, description: str
         print(json.dumps(peak_bytes(cases[case](arguments.device).candidates[candidate], arguments.device)))
         return
     chosen = {name: build for name, build in cases.items() if arguments.case in name}
+    chosen = {arguments.case: cases[arguments.case]} if arguments.case in cases else chosen
     if not chosen:
         parser.error(f"no case contains {arguments.case!r}; cases: {', '.join(cases)}")
     versions = [f"torch {torch.__version__}", *([peer] if peer else []), arguments.device]
@@ -247,7 +257,20 @@ def main(cases: dict[str, Callable[[str], Case]], program: str, description: str
     print(f"{arguments.rounds} rounds, load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
     rows = []
     for name, build in chosen.items():
+        if processes and len(chosen) > 1:
+            rows += _in_process(name, program, arguments)
+            continue
         case = build(arguments.device)
         rows += report(name, case, program, arguments.rounds, arguments.device, peer.split(" ")[0] or None)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _in_process(name: str, program: str, arguments: argparse.Namespace) -> list[dict]:
+    flags = {name: getattr(arguments, name) for name in ("device", "rounds", "threads")}
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, program, "--case", name, "--json", file.name]
+        command += [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print("\n" + done.stdout.partition("\n\n")[2].rstrip())
+        return json.loads(Path(file.name).read_text())

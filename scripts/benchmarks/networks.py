@@ -2,7 +2,8 @@
 
     python scripts/benchmarks/networks.py [--case decode] [--device cuda] [--rounds 5] [--json rows.json]
 
-One process, one thread, candidates interleaved, medians. Before anything is timed the results must agree:
+A process for each case, one thread, candidates interleaved, medians. Before anything is timed the results
+must agree:
 1e-4 of the largest value in float32, 5e-2 in bfloat16.
 """
 
@@ -20,4 +21,4 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    main(CASES, __file__, __doc__)
+    main(CASES, __file__, __doc__, processes=True)

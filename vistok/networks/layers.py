@@ -179,14 +179,22 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1)
     height, width = x.shape[2:]
     x = F.pad(x, (1, 1, 1, 1))
-    rows = []
-    for i, by_row in enumerate(_halves(weight, 2)):
-        columns = [
-            F.conv2d(x[:, :, i : i + height + 1, j : j + width + 1], kernel, bias).movedim(1, -1)
+    parts = [
+        [
+            F.conv2d(x[:, :, i : i + height + 1, j : j + width + 1], kernel, bias)
             for j, kernel in enumerate(_halves(by_row, 3))
         ]
-        rows.append(torch.stack(columns, dim=3).flatten(2, 3))
-    return torch.stack(rows, dim=2).flatten(1, 2).movedim(-1, 1)
+        for i, by_row in enumerate(_halves(weight, 2))
+    ]
+    if torch.is_grad_enabled():  # the gradient of a copy into a slice is a copy of the whole
+        rows = [torch.stack([part.movedim(1, -1) for part in row], dim=3).flatten(2, 3) for row in parts]
+        return torch.stack(rows, dim=2).flatten(1, 2).movedim(-1, 1)
+    size = (len(x), len(weight), 2 * height, 2 * width)
+    doubled = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    for i, row in enumerate(parts):
+        for j, part in enumerate(row):
+            doubled[:, :, i::2, j::2] = part
+    return doubled
 
 
 def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
