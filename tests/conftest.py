@@ -25,6 +25,8 @@ _HUB = FakeHub()
 _HOME = tempfile.mkdtemp(prefix="vistok-tests-")
 _ENVIRONMENT = {
     "HF_ENDPOINT": _HUB.url,
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
     "HF_HOME": _HOME,
     "HF_TOKEN": TOKEN,
     "HF_HUB_DISABLE_XET": "1",

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conversion.golden_cases import assert_as_expected, golden
-from vistok import OptVQConfig, VQModelHF
+from vistok import OptVQConfig, VistokImageProcessor, VQModelHF
 
 
 @pytest.fixture
@@ -56,6 +56,52 @@ def test_dtype_and_image_size_are_taken(folder):
     assert model.token_shape == (4, 32, 32)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dtype": "bfloat16"},
+        {"torch_dtype": "float16"},
+        {"dtype": "auto"},
+        {"device_map": {"": "cpu"}},
+        {"low_cpu_mem_usage": True, "trust_remote_code": False, "attn_implementation": "sdpa"},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:.*torch_dtype.*")
+def test_the_usual_arguments_are_taken(folder, arguments):
+    model, info = VQModelHF.from_pretrained(folder, output_loading_info=True, **arguments)
+    wanted = next(iter(v for k, v in arguments.items() if "dtype" in k), "auto")
+    assert model.dtype == (torch.float32 if wanted == "auto" else getattr(torch, wanted))
+    assert not info["missing_keys"]
+
+
+def test_its_processor_is_of_its_size(folder):
+    processor = VistokImageProcessor.from_pretrained(folder)
+    assert processor.crop_size == {"height": 32, "width": 32}
+    with pytest.raises(OSError, match="preprocessor_config"):
+        VistokImageProcessor.from_pretrained(folder / "..")
+
+
+def test_half_a_projection_is_no_identity(folder):
+    source, _ = golden("optvq_hub_4heads")
+    weights = source.groups[""]
+    del weights["model.quant_conv.weight"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="quant_conv.weight"):
+        VQModelHF.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["model.encoder.conv_out.weight", "model.quantize.embedding.weight"])
+def test_tensors_without_elements_are_refused(folder, name):
+    source, _ = golden("optvq_hub_4heads")
+    weights = source.groups[""]
+    shape = list(weights[name].shape)
+    weights[name] = torch.zeros(13_000, 0, *shape[2:])
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="has no elements"):
+        VQModelHF.from_pretrained(folder)
+
+
 def test_saved_again_it_is_a_folder_of_vistok(folder, tmp_path):
     model = VQModelHF.from_pretrained(folder)
     model.save_pretrained(tmp_path / "ours")
@@ -68,6 +114,7 @@ def test_saved_again_it_is_a_folder_of_vistok(folder, tmp_path):
     [
         ({"config.json": "{}"}, "has no model_type: it is no folder of vistok"),
         ({"config.json": '{"encoder": {}, "quantize": {}}'}, "has no model_type"),
+        ({"config.json": "[]"}, "config.json"),
     ],
 )
 def test_other_folders_are_refused_in_one_line(folder, damage, message):

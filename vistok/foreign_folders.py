@@ -6,13 +6,20 @@ needs `vistok convert`.
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
+from .messages import one_line
 from .modeling import VQModelHF
 from .pretrained import FOREIGN_LOADERS
 
+if TYPE_CHECKING:
+    from .conversion.base import Family
+
+# What transformers needs for models of its own; here there is one way.
+_WITHOUT_EFFECT = ("low_cpu_mem_usage", "attn_implementation", "trust_remote_code")
 _OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 
@@ -29,21 +36,17 @@ def load_foreign_folder(name: str, arguments: dict[str, Any]) -> VQModelHF | Non
     Raises:
         ValueError: Its weights do not fit, or an argument needs a converted folder.
     """
-    hub = {key: value for key, value in arguments.items() if key in _OF_THE_HUB and value is not None}
-    found = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub)
-    if found is None:
+    recognised = _recognised(name, arguments)
+    if recognised is None:
         return None
-    with open(found, encoding="utf-8") as file:
-        settings = json.load(file)
-    from .conversion.families import FAMILIES  # only here: a vistok folder needs none of it
-
-    family = next((f for f in FAMILIES.values() if f.recognises and f.recognises(settings)), None)
-    if family is None:
-        return None
-    taken = {*_OF_THE_HUB, "dtype", "torch_dtype", "device_map", "image_size"}
+    family, settings = recognised
+    hub = _of_the_hub(arguments)
+    taken = {*_OF_THE_HUB, *_WITHOUT_EFFECT, "dtype", "torch_dtype", "device_map", "image_size"}
     unknown = sorted(key for key, value in arguments.items() if key not in taken and value is not None)
     device = arguments.get("device_map")
-    if unknown or isinstance(device, dict) or device in ("auto", "balanced", "sequential"):
+    if isinstance(device, dict) and device.keys() == {""}:
+        device = device[""]
+    if unknown or isinstance(device, dict) or device in ("auto", "balanced", "balanced_low_0", "sequential"):
         raise ValueError(
             f"{name} is a folder of {family.project}; to load it with "
             f"{', '.join(unknown) or 'this device_map'}, convert it first: "
@@ -53,10 +56,54 @@ def load_foreign_folder(name: str, arguments: dict[str, Any]) -> VQModelHF | Non
 
     source = replace(read(cached_file(name, SAFE_WEIGHTS_NAME, **hub)), name=name, settings=settings)
     size = {"image_size": arguments["image_size"]} if arguments.get("image_size") is not None else {}
-    model = family.convert(source, **size).model(name)
+    try:
+        model = family.convert(source, **size).model(name)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # What a family takes for granted of its own files, a damaged one does not have.
+        raise ValueError(f"{name} is damaged: {type(error).__name__}: {one_line(error)}") from error
     dtype = arguments.get("dtype", arguments.get("torch_dtype"))
-    model.to(dtype=None if dtype == "auto" else dtype, device=device)
+    if isinstance(dtype, str):
+        dtype = None if dtype == "auto" else getattr(torch, dtype, dtype)
+    if not (dtype is None or isinstance(dtype, torch.dtype)):
+        raise ValueError(f"Expected a dtype such as torch.bfloat16, got {dtype!r}")
+    model.to(dtype=dtype, device=device)
     return model
+
+
+def foreign_image_size(name: str, arguments: dict[str, Any]) -> int | None:
+    """Height and width of the pictures of such a folder in pixels; None where no family recognises it.
+
+    Args:
+        name: A folder or a Hub id.
+        arguments: Those of `from_pretrained`; the ones of the Hub count.
+    """
+    recognised = _recognised(name, arguments)
+    if recognised is None:
+        return None
+    from .conversion.base import setting
+
+    return setting(recognised[1], "crop_size", "resolution", default=256)
+
+
+def _recognised(name: str, arguments: dict[str, Any]) -> "tuple[Family, dict[str, Any]] | None":
+    """The family of a folder, and the content of its `config.json`."""
+    found = cached_file(
+        name, "config.json", _raise_exceptions_for_missing_entries=False, **_of_the_hub(arguments)
+    )
+    if found is None:
+        return None
+    with open(found, encoding="utf-8") as file:
+        settings = json.load(file)
+    if not isinstance(settings, dict):
+        return None
+    from .conversion.families import FAMILIES  # only here: a vistok folder needs none of it
+
+    family = next((f for f in FAMILIES.values() if f.recognises and f.recognises(settings)), None)
+    return None if family is None else (family, settings)
+
+
+def _of_the_hub(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key in _OF_THE_HUB and value is not None}
 
 
 FOREIGN_LOADERS.append(load_foreign_folder)

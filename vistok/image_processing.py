@@ -1,6 +1,7 @@
 """VistokImageProcessor: pictures to pixel values (float `(B, 3, H, W)` in [-1, 1]) and back."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from .configuration import on_registration
+from .foreign_folders import foreign_image_size
 from .image_decoding import MAX_PIXELS, to_rgb
 from .image_decoding import UnreadableImageError as UnreadableImageError
 from .image_decoding import decode_image as decode_image
@@ -82,6 +84,20 @@ class VistokImageProcessor(PilBackend):
     def __init__(self, **kwargs: Any):
         self._check_types({name: value for name, value in kwargs.items() if name not in _FILE_KEYS})
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs: Any) -> "VistokImageProcessor":
+        """Loads the processor of a folder or a Hub repository; see `ImageProcessingMixin.from_pretrained`.
+
+        A folder of another project that `VQModelHF` loads as it is has none, and gets one of its size.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except OSError:
+            length = foreign_image_size(os.fspath(pretrained_model_name_or_path), kwargs)
+            if length is None:
+                raise
+            return cls(size={"shortest_edge": length}, crop_size={"height": length, "width": length})
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> "VistokImageProcessor":

@@ -61,7 +61,8 @@ class PreTrainedTokenizerModel(PreTrainedModel):
             model = _foreign(os.fspath(pretrained_model_name_or_path), kwargs)
             if model is None:
                 raise
-            return (model, {}) if output_loading_info else model
+            info = {kind: set() for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+            return (model, info) if output_loading_info else model
         info["not_finite_keys"] = {
             name
             for name, state in model.state_dict().items()

@@ -108,3 +108,54 @@ def test_fsq_levels_are_asked_for_where_the_file_does_not_say():
     with pytest.raises(ValueError, match="5 channels, --levels 8 5 are not as many"):
         convert(source, levels=[8, 5])
     assert convert(source, levels=[7, 5, 5, 5, 5]).model("file").codebook_size == 7 * 5**4
+
+
+def test_the_full_settings_of_lightning_name_the_model_after_others():
+    source, _ = golden("ibq")
+    callbacks = {"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}]}}
+    settings = {**callbacks, "data": {"class_path": "main.Data"}, **source.settings}
+    family("ibq").convert(dataclasses.replace(source, settings=settings)).model("ibq")
+    with pytest.raises(ValueError, match="IBQ.*which has the same layout"):
+        family("taming").convert(dataclasses.replace(source, settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names: [n for n in names if n.startswith("model_ema.enc")], "no average.*encoder"),
+        (
+            lambda names: [n for n in names if n.startswith("model_ema.") and n[10:] != "decay"],
+            "no averaged weights",
+        ),
+    ],
+    ids=["some", "all"],
+)
+def test_averages_that_are_missing_are_an_error(change, message):
+    source, _ = golden("ibq")
+    weights = source.groups["state_dict"]
+    for name in change(list(weights)):
+        del weights[name]
+    with pytest.raises(ValueError, match=message):
+        family("ibq").convert(source, weights="ema")
+
+
+def test_averages_of_nothing_are_an_error():
+    source, _ = golden("ibq")
+    source.groups["state_dict"]["model_ema.bogus"] = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"of no weight: model_ema\.bogus"):
+        family("ibq").convert(source, weights="ema")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_wrappers_put_before_names_is_taken_away(prefix: str):
+    source, expected = golden("llamagen_model")
+    weights = {prefix + name: weight for name, weight in source.groups["model"].items()}
+    model = family("llamagen").convert(dataclasses.replace(source, groups={"model": weights})).model("file")
+    assert_as_expected(model, expected["square"])
+
+
+def test_weights_that_are_no_real_numbers_are_listed():
+    source, _ = golden("llamagen_model")
+    source.groups["model"]["quantize.embedding.weight"] = torch.ones(96, 8, dtype=torch.complex64)
+    with pytest.raises(ValueError, match="of another kind: quantizer.codebook torch.complex64"):
+        family("llamagen").convert(source).model("file")

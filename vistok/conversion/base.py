@@ -30,19 +30,34 @@ class Source:
     others: tuple[str, ...] = ()
 
     def weights(self, *groups: str) -> dict[str, Tensor]:
-        """The tensors of the first of these groups that the file has.
+        """The tensors of the first of these groups that the file has, without what wrappers put before names.
 
         Raises:
-            ValueError: It has none of them.
+            ValueError: It has none of them, or a tensor has no elements.
         """
         for group in groups:
             if group in self.groups:
-                return dict(self.groups[group])
+                return _unwrapped(self.groups[group])
         wanted = " or ".join(repr(group) if group else "the file itself" for group in groups)
         found = ", ".join([*map(repr, self.groups), *self.others]) or "nothing"
         raise ValueError(
             f"{self.name} holds no weights under {wanted}, only {found}; is it of another family?"
         )
+
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "vq_model.")
+
+
+def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for name, weight in weights.items():
+        if not weight.numel():  # it costs a file nothing to claim any number of channels beside none
+            raise ValueError(f"{name} of shape {tuple(weight.shape)} has no elements")
+    for wrapper in _WRAPPERS:
+        bare = [name.removeprefix(wrapper) for name in weights]
+        wrapped = sum(name.startswith(wrapper) for name in weights)
+        if wrapped > len(weights) / 2 and len(set(bare)) == len(weights):
+            return _unwrapped(dict(zip(bare, weights.values(), strict=True)))
+    return dict(weights)
 
 
 @dataclass(frozen=True)
@@ -77,10 +92,16 @@ class Converted:
             for key, weight in self.weights.items()
             if key in wanted and weight.shape != wanted[key].shape
         ]
+        kinds = [
+            f"{key} {weight.dtype}"
+            for key, weight in self.weights.items()
+            if key in wanted and wanted[key].is_floating_point() and not weight.is_floating_point()
+        ]
         problems = {
             "missing": wanted.keys() - self.weights.keys(),
             "left over": [*self.left_over, *(self.weights.keys() - wanted.keys())],
             "of another shape": shapes,
+            "of another kind": kinds,
             "not finite": [key for key, weight in self.weights.items() if not weight.isfinite().all()],
         }
         if any(problems.values()):
@@ -190,43 +211,71 @@ def numbered(weights: Mapping[str, Tensor], pattern: str) -> int:
     return max(found, default=-1) + 1
 
 
-def chosen_weights(source: Source, weights: str) -> dict[str, Tensor]:
+def chosen_weights(source: Source, weights: str, frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The weights of a checkpoint of Lightning.
 
     Args:
         source: The checkpoint.
         weights: `"raw"`, or `"ema"` for their moving averages.
+        frozen: Names of weights that training does not move, and that need no average.
 
     Raises:
         ValueError: There are none, or `weights` is neither.
     """
     check_choice(weights)
     found = source.weights("state_dict", "")
-    return averaged(found) if weights == "ema" else found
+    return averaged(found, frozen) if weights == "ema" else found
 
 
 def check_choice(weights: str) -> None:
-    """Raises `ValueError` where `weights` is neither `"raw"` nor `"ema"`."""
+    """Raises `OptionError` where `weights` is neither `"raw"` nor `"ema"`."""
     if weights not in ("raw", "ema"):
-        raise ValueError(f"Expected weights 'raw' or 'ema', got {weights!r}")
+        raise OptionError(f"Expected weights 'raw' or 'ema', got {weights!r}")
 
 
-def averaged(weights: Mapping[str, Tensor], prefix: str = "model_ema.") -> dict[str, Tensor]:
-    """The weights with those values that a moving average of them has.
+class OptionError(ValueError):
+    """The file may be of the family, but not with this option."""
+
+
+def averaged(weights: Mapping[str, Tensor], frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The weights with the values of their moving averages, without those of losses.
 
     Lightning's checkpoints of latent-diffusion and its heirs keep the averages as buffers, named like the
-    parameter without its dots; what has no average stays.
+    parameter without its dots.
+
+    Args:
+        weights: Under the source's names.
+        frozen: Names of weights that training does not move, and that need no average.
 
     Raises:
-        ValueError: There are no averages.
+        ValueError: There are no averages, or a weight has none, or one belongs to no weight.
     """
+    prefix = "model_ema."
     averages = {
         name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
     }
+    averages = {name: value for name, value in averages.items() if name not in ("decay", "num_updates")}
     if not averages:
-        raise ValueError(f"It has no averaged weights ({prefix}*): take --weights raw")
+        raise OptionError(f"It has no averaged weights ({prefix}*): take --weights raw")
     plain = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-    return {name: averages.get(name.replace(".", ""), value) for name, value in plain.items()}
+    keys = {name: name.replace(".", "") for name in plain}
+    lost = [name for name in plain if not name.startswith("loss.") and keys[name] not in averages]
+    lost = [name for name in lost if name not in frozen]
+    if lost:
+        raise OptionError(f"Some weights have no average ({prefix}*): {', '.join(lost)}; take --weights raw")
+    foreign = sorted(prefix + key for key in averages.keys() - set(keys.values()))
+    if foreign:
+        raise OptionError(f"Some averages are of no weight: {', '.join(foreign)}")
+    return {name: averages.get(keys[name], value) for name, value in plain.items()}
+
+
+def target_of(settings: Mapping[str, Any]) -> str:
+    """The class that a project's settings name for the model, or nothing."""
+    model = settings.get("model")
+    if not isinstance(model, Mapping):
+        return ""
+    named = model.get("class_path") or model.get("target")
+    return named if isinstance(named, str) else ""
 
 
 def setting(settings: Mapping[str, Any], *names: str, default: Any = None) -> Any:

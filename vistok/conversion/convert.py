@@ -18,7 +18,7 @@ from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
 from ..pretrained import upload_tokenizer
-from .base import Converted, Family, Source
+from .base import Converted, Family, OptionError, Source
 from .families import FAMILIES, find_family
 from .reading import read
 from .sources import Located, load_settings, locate
@@ -148,7 +148,8 @@ def convert(
         output_dir=folder,
     )
     name = push_to_hub or folder.resolve().name
-    _write(model, folder, name, {"Origin": _origin(family, located, report)})
+    which = options.get("weights", "raw") if "weights" in family.options else ""
+    _write(model, folder, name, {"Origin": _origin(family, located, report, which)})
     if push_to_hub is None:
         return report
     try:
@@ -177,6 +178,10 @@ def _converted(family: Family, source: Source, options: dict) -> tuple[Converted
     try:
         converted = family.convert(source, **options)
         return converted, converted.model(source.name)
+    except OptionError as error:
+        raise ValueError(
+            f"{source.name} does not convert as {family.name} with these options: {error}"
+        ) from error
     except ValueError as error:
         problem = str(error).removeprefix(f"{source.name} ")
         raise ValueError(_misfit(family, source, problem)) from error
@@ -211,13 +216,14 @@ def _describe(model: VQModelHF) -> str:
     )
 
 
-def _origin(family: Family, located: Located, report: Report) -> str:
-    """The section of the card that says where the weights are from."""
+def _origin(family: Family, located: Located, report: Report, which: str) -> str:
+    """The section of the card that says where the weights are from, and `which` of several they are."""
     name = located.public_name
     known = family.published if "/" in name else ()  # anybody's own file may be called as theirs
     figures = [f"Its authors report {p.figures}." for p in known if p.source == name and p.figures]
     text = f"Converted by vistok {__version__} from `{name}`, a checkpoint of {family.project}"
-    return " ".join([f"{text}: {report.weights} weights, nothing left over.", *figures])
+    kind = f"{which} weights" if which else "weights"
+    return " ".join([f"{text}: {report.weights} {kind}, nothing left over.", *figures])
 
 
 def _check_output(folder: Path) -> None:

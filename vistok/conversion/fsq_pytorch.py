@@ -15,7 +15,6 @@ def _convert(
     source: Source, *, image_size: int | None = None, levels: Sequence[int] | None = None
 ) -> Converted:
     weights = source.weights("model_state_dict", "")
-    weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
     downsamples = numbered(weights, r"enc\.blocks\.(\d+)\.") // 2  # activations between have numbers too
     channels = need(weights, f"enc.blocks.{2 * downsamples}.weight", 4)[0]
     if levels is None and channels not in _LEVELS:

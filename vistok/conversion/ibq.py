@@ -1,13 +1,13 @@
 """IBQ of SEED-Voken (github.com/TencentARC/SEED-Voken): VQGAN's network with index backpropagation."""
 
 from ..quantizers import IBQConfig
-from .base import Converted, Family, Published, Source, chosen_weights, need, rename, setting
+from .base import Converted, Family, Published, Source, chosen_weights, need, rename, setting, target_of
 from .vqgan_layout import LOSSES, PROJECTIONS, fused, vqgan_config, vqgan_rules
 
 
 def _convert(source: Source, *, image_size: int | None = None, weights: str = "raw") -> Converted:
-    target = setting(source.settings, "class_path", "target", default="IBQ")
-    if "IBQ" not in target:
+    target = target_of(source.settings)
+    if target and "IBQ" not in target:
         raise ValueError(
             f"its settings are those of {target}, which has the same layout: is it of another family?"
         )

@@ -3,10 +3,13 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..quantizers import OptVQConfig, VQConfig
 from .base import Converted, Family, Published, Source, need, rename, setting
 from .vqgan_layout import LOSSES, PROJECTIONS, fused, vqgan_config, vqgan_rules
+
+_MOST_CHANNELS = 2**12
 
 
 def recognises(settings: dict[str, Any]) -> bool:
@@ -15,22 +18,19 @@ def recognises(settings: dict[str, Any]) -> bool:
 
 
 def _convert(source: Source, *, image_size: int | None = None) -> Converted:
-    weights = source.weights("model", "")
-    if any(name.startswith("model.encoder.") for name in weights):  # the Hub's wrapper
-        weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
-    weights = fused({name.removeprefix("module."): weight for name, weight in weights.items()})
+    weights = fused(source.weights("model", ""))
     network = vqgan_config(weights)
     size, dim = need(weights, "quantize.embedding.weight", 2)
-    if "quant_conv.weight" not in weights:  # the project's use_connector: false
-        channels = network.z_channels
-        for name in ("quant_conv", "post_quant_conv"):
-            weights[f"{name}.weight"] = torch.eye(channels)[:, :, None, None]
-            weights[f"{name}.bias"] = torch.zeros(channels)
-    latent_dim = weights["quant_conv.weight"].shape[0]
+    connected = any(name.startswith(("quant_conv.", "post_quant_conv.")) for name in weights)
+    if not connected and setting(source.settings, "use_connector", default=False) is False:
+        weights |= _identities(network.z_channels)
+    latent_dim = need(weights, "quant_conv.weight", 4)[0]
     if latent_dim % dim:
         raise ValueError(f"{latent_dim} channels of latents are no multiple of the {dim} of an entry")
     heads = latent_dim // dim
-    settings = source.settings.get("quantize", source.settings)
+    settings = source.settings.get("quantize") or source.settings
+    if (told := setting(settings, "num_head", default=heads)) != heads:
+        raise ValueError(f"its settings say num_head {told}, its weights are of {heads} heads")
     projection = "quantize.proj.weight" in weights
     transports = source.settings.get("quantize_type", "optvq") == "optvq" and not _names_plain_vq(
         source.settings
@@ -70,6 +70,15 @@ def _convert(source: Source, *, image_size: int | None = None) -> Converted:
     }
     renamed = rename(weights, rules, drop=LOSSES)
     return Converted(config, renamed.weights, renamed.dropped, renamed.left_over)
+
+
+def _identities(channels: int) -> dict[str, Tensor]:
+    """The projections of a model that has none."""
+    if channels > _MOST_CHANNELS:
+        raise ValueError(f"{channels} channels of latents are more than any tokenizer has")
+    eye, zeros = torch.eye(channels)[:, :, None, None], torch.zeros(channels)
+    names = ("quant_conv", "post_quant_conv")
+    return {f"{name}.{part}": value for name in names for part, value in (("weight", eye), ("bias", zeros))}
 
 
 def _names_plain_vq(settings: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from .magvit2_layout import DROPPED, magvit2_config, magvit2_rules, trained_size
 
 
 def _convert(source: Source, *, image_size: int | None = None, weights: str = "raw") -> Converted:
-    chosen = chosen_weights(source, weights)
+    chosen = chosen_weights(source, weights, frozen=("quantize.embedding.weight",))
     network = magvit2_config(chosen)
     codebook_size, codebook_dim = need(chosen, "quantize.embedding.weight", 2)
     renamed = rename(

@@ -5,12 +5,14 @@ from torch import Tensor
 
 from ..configuration import VisualTokenizerConfig
 from ..quantizers import GumbelVQConfig, VQConfig
-from .base import Converted, Family, Published, Source, need, rename, setting
+from .base import Converted, Family, Published, Source, need, rename, setting, target_of
 from .vqgan_layout import LOSSES, PROJECTIONS, fused, vqgan_config, vqgan_rules
+
+_MOST_PRODUCTS = 2**26  # weights of the convolution to the logits; the published one has 2**21
 
 
 def _convert(source: Source, *, image_size: int | None = None) -> Converted:
-    target = setting(source.settings, "class_path", "target", default="taming")
+    target = target_of(source.settings)
     if "IBQ" in target or "optvq" in target:
         raise ValueError(
             f"its settings are those of {target}, which has the same layout: is it of another family?"
@@ -67,6 +69,10 @@ def _with_logits(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     weights = dict(weights)
     inner, outer = (weights.pop(f"{name}.weight").double() for name in ("quant_conv", "quantize.proj"))
     shift, offset = (weights.pop(f"{name}.bias").double() for name in ("quant_conv", "quantize.proj"))
+    if outer.shape[0] * inner.shape[1] > _MOST_PRODUCTS:
+        raise ValueError(
+            f"{outer.shape[0]} logits of {inner.shape[1]} channels are more than any tokenizer has"
+        )
     if inner.shape[2:] != (1, 1) or outer.shape[2:] != (1, 1) or outer.shape[1] != inner.shape[0]:
         raise ValueError(
             f"quant_conv {tuple(inner.shape)} and quantize.proj {tuple(outer.shape)} are no 1x1 convolutions "

@@ -50,7 +50,6 @@ def _convert(
     source: Source, *, image_size: int | None = None, levels: Sequence[int] | None = None
 ) -> Converted:
     weights = fused(source.weights("model", "state_dict", ""))
-    weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
     if "encoder.downblocks.0.weight" in weights:
         network: NetworkConfig = SimpleCNNConfig(
             hidden_channels=need(weights, "encoder.downblocks.0.weight", 4)[0],
@@ -76,10 +75,12 @@ def _quantizer(
     weights: Mapping[str, Tensor], settings: Mapping[str, Any], levels: Sequence[int] | None
 ) -> Callable[..., VisualTokenizerConfig]:
     """The configuration of the quantizer in the file, as a function of image size and network."""
-    quantizer = settings.get("quantizer", {})
+    quantizer = setting(settings, "quantizer", default={}) or {}
+    if not isinstance(quantizer, dict):
+        raise ValueError(f"its settings say of the quantizer only {quantizer!r}, no target and params")
     parameters = quantizer.get("params") or {}
     latent_dim = need(weights, "enc2code.weight", 4)[0]
-    target = quantizer.get("target", "").rsplit(".", 1)[-1]
+    target = (quantizer.get("target") or "").rsplit(".", 1)[-1]
     if "quantizer.codebook.weight" not in weights:
         levels = levels or parameters.get("levels")
         if target == "LookupFreeQuantizer":
