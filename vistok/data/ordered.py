@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
-from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .loading import load
@@ -121,12 +120,11 @@ class _OrderedBatches(IterableDataset):
         pixels = pixels_of(self.source, pictures, generators, self.transform, self.on_error)
         lost = [pictures[i].row for i, values in enumerate(pixels) if values is None]
         if len(lost) == len(pictures):
-            nothing = self.transform(Image.new("RGB", (64, 64)), generators[0])  # for its shape
             batch = {
-                "pixels": torch.from_numpy(nothing.copy())[None][:0],
-                "row": torch.tensor([], dtype=torch.int64),
+                "pixels": torch.zeros(0, 0, 0, 3, dtype=torch.uint8),
+                "row": torch.zeros(0, dtype=torch.int64),
+                "unreadable": torch.tensor(len(lost)),
             }
-            batch["unreadable"] = torch.tensor(len(lost))
         else:
             kept = [i for i, values in enumerate(pixels) if values is not None]
             batch = batch_of([pixels[i] for i in kept], [pictures[i] for i in kept], len(lost))
