@@ -26,15 +26,16 @@ def eval_results(results: dict[str, Any]) -> list[EvalResult]:
             dataset_name=protocol["dataset"].split("/")[-1],
             dataset_split=protocol["split"],
             dataset_revision=protocol["dataset_revision"],
-            dataset_args={
-                "pictures": protocol["pictures"],
-                "resolution": protocol["resolution"],
-                "crop": protocol["crop"],
-                "fingerprint": protocol["dataset_fingerprint"],
-            },
             metric_type=column.key,
             metric_name=column.title,
             metric_value=results["metrics"][column.key],
+            # Not the dataset's: huggingface_hub takes those of one result for all of a dataset.
+            metric_args={
+                "pictures": protocol["pictures"],
+                "resolution": protocol["resolution"],
+                "crop": protocol["crop"],
+                "dataset_fingerprint": protocol["dataset_fingerprint"],
+            },
         )
         for column in COLUMNS
         if column.key not in _NOT_QUALITY and math.isfinite(results["metrics"].get(column.key, math.nan))

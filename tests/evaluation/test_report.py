@@ -1,0 +1,83 @@
+"""Results as files: strict JSON that comes back, names that tell models apart, tables and plots that open."""
+
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from vistok.evaluation.report import named, read_results, to_json, write_comparison
+
+from .test_tables import result
+
+
+def test_json_is_strict_and_comes_back(tmp_path):
+    given = result("a", math.inf)
+    (tmp_path / "eval_results.json").write_text(to_json(given))
+    text = (tmp_path / "eval_results.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"]["psnr"] == "inf"
+    assert read_results(tmp_path) == read_results(tmp_path / "eval_results.json") == given
+
+
+def test_results_of_a_training_run_have_the_name_of_its_folder(tmp_path):
+    given = result("a", 20.0)
+    del given["name"], given["group"]
+    (tmp_path / "run-7").mkdir()
+    (tmp_path / "run-7" / "eval_results.json").write_text(json.dumps(given))
+    read = read_results(tmp_path / "run-7")
+    assert (read["name"], read["group"]) == ("run-7", "run-7")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"metrics": {"psnr": "x"}, "protocol": {}}', '{"metrics": {}, "protocol": {}}']
+)
+def test_other_files_are_refused(tmp_path, text):
+    (tmp_path / "eval_results.json").write_text(text)
+    with pytest.raises(ValueError, match="holds no results of vistok evaluate"):
+        read_results(tmp_path)
+    with pytest.raises(ValueError, match="nothing.json cannot be read: No such file"):
+        read_results(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ([["runs/vq/"], ["org/fsq"]], [[("vq", "vq")], [("fsq", "fsq")]]),
+        ([["a/model"], ["b/model"]], [[("a/model", "a/model")], [("b/model", "b/model")]]),
+        ([["x/fsq-seed0", "x/fsq-seed1"]], [[("fsq-seed0", "fsq"), ("fsq-seed1", "fsq")]]),
+        ([["x/lfq_10", "x/lfq_12"]], [[("lfq_10", "lfq"), ("lfq_12", "lfq")]]),
+        ([["x/1", "x/2"]], [[("1", "1"), ("2", "1")]]),
+    ],
+)
+def test_names_tell_models_apart(paths, expected):
+    assert named(paths) == expected
+
+
+def test_a_model_that_is_given_twice_is_said():
+    with pytest.raises(ValueError, match="org/vq is given twice"):
+        named([["org/vq"], ["org/vq"]])
+
+
+def codebook(entries: int) -> dict:
+    histogram = [0.25, 0.25, 0, 0, 0.5, 0, 0, 0, 0]
+    return {"entries": entries, "usage": 0.75, "perplexity": 3.2, "dead_entries": 2, "histogram": histogram}
+
+
+def test_a_comparison_is_tables_and_plots(tmp_path):
+    results = [result(f"fsq-{i}", 20.0 + i, "fsq") for i in range(2)] + [result("vq", 19.0, resolution=256)]
+    for one, count in zip(results, (1, 1, 3), strict=True):
+        one["codebooks"] = [codebook(8)] * count
+    names = write_comparison(tmp_path, results)
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert "fsq (2 seeds)" in (tmp_path / "comparison.md").read_text()
+    for name in ("rate_distortion.png", "codebook_use.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 300
+            assert picture.convert("L").getextrema() == (0, 255) or picture.convert("L").getextrema()[0] < 100
+
+
+def test_pictures_without_tokens_have_no_plots(tmp_path):
+    one = result("made", 20.0)
+    for name in ("bits_per_pixel", "codebook_usage", "tokens_per_picture"):
+        del one["metrics"][name]
+    assert write_comparison(tmp_path, [one]) == ["comparison.md", "comparison.tex", "comparison.csv"]
