@@ -55,21 +55,46 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(train)
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure a tokenizer on a split", allow_abbrev=False)
-    evaluate.add_argument("--model", required=True, help="folder or Hub id of the tokenizer")
+    evaluate = commands.add_parser("evaluate", help="measure tokenizers on a split", allow_abbrev=False)
     evaluate.add_argument(
-        "--dataset_name", required=True, help="Hub id, folder, Parquet files, tars or samples"
+        "--model",
+        nargs="+",
+        action="append",
+        metavar="FOLDER_OR_ID",
+        help="folder or Hub id of a tokenizer; once for each tokenizer, with all seeds of one together",
     )
+    evaluate.add_argument("--reconstructions", metavar="FOLDER", help="instead: what any tokenizer has made")
+    evaluate.add_argument("--references", metavar="FOLDER", help="the originals, of the same names")
+    evaluate.add_argument("--dataset_name", help="Hub id, folder, Parquet files, tars or samples")
     evaluate.add_argument("--dataset_config_name", help="the dataset's configuration on the Hub")
     evaluate.add_argument("--dataset_revision", help="branch, tag or commit of the dataset")
     evaluate.add_argument("--split", default="validation", help="split to evaluate (default: validation)")
     evaluate.add_argument("--image_column", help="column of the pictures; by default the first image column")
     evaluate.add_argument("--resolution", type=int, help="height and width in pixels; by default the model's")
+    evaluate.add_argument(
+        "--crop",
+        choices=("center_crop", "adm_crop"),
+        default="center_crop",
+        help="how pictures are cut to size; adm_crop is that of LlamaGen's and OptVQ's figures",
+    )
+    evaluate.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        help="of l1, mse, psnr, ssim, ms_ssim, lpips_vgg, lpips_alex, rfid, kid, inception_score; by default "
+        "all whose weights are there",
+    )
+    evaluate.add_argument("--inception_weights", metavar="FILE", help="pt_inception-2015-12-05-6726825d.pth")
+    evaluate.add_argument(
+        "--lpips_vgg_weights", metavar="FILE_OR_ID", help="torchvision's VGG16; by default from the Hub"
+    )
+    evaluate.add_argument("--lpips_alex_weights", metavar="FILE_OR_ID", help="torchvision's AlexNet")
     evaluate.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: 64)")
     evaluate.add_argument(
         "--num_workers", type=int, default=0, help="processes that decode pictures (default: 0)"
     )
     evaluate.add_argument("--max_samples", type=int, help="evaluate the first so many pictures only")
+    evaluate.add_argument("--expected_samples", type=int, help="how many pictures there must be, exactly")
     evaluate.add_argument(
         "--on_unreadable",
         choices=("error", "skip"),
@@ -77,9 +102,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to do with an unreadable picture",
     )
     evaluate.add_argument(
-        "--output_dir", help="folder for eval_results.json; by default the results are only shown"
+        "--output_dir",
+        help="folder for eval_results.json, sheet, tables and plots; by default metrics are only shown",
+    )
+    evaluate.add_argument(
+        "--update_card", action="store_true", help="put the results into the model card, of a local folder"
     )
     evaluate.set_defaults(run=_evaluate)
+
+    compare = commands.add_parser("compare", help="tables and plots of results", allow_abbrev=False)
+    compare.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULTS",
+        help="eval_results.json of vistok evaluate or train, or folders that hold one",
+    )
+    compare.add_argument("--output_dir", required=True, help="folder for the tables and plots")
+    compare.set_defaults(run=_compare)
 
     convert = commands.add_parser("convert", help="convert a published checkpoint", allow_abbrev=False)
     convert.add_argument("family", help="whose layout the checkpoint has; --list shows all")
@@ -170,44 +209,74 @@ def _train(flags: argparse.Namespace, dotted: list[str]) -> None:
 
 
 def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
-    import json
     from pathlib import Path
 
     from accelerate import Accelerator
 
     from .data import open_dataset
-    from .evaluation import evaluate
-    from .modeling import VQModelHF
+    from .evaluation.command import Evaluation
+    from .evaluation.folders import open_folders
+    from .evaluation.measures import load_measures
     from .training.checkpoints import publish
 
+    of_folders = flags.reconstructions is not None
+    for name in ("model", "dataset_name") if not of_folders else ("references",):
+        if getattr(flags, name) is None:
+            raise ValueError(f"--{name} is missing; or measure pictures: --reconstructions and --references")
+    if of_folders and flags.model is not None:
+        raise ValueError("--model and --reconstructions exclude each other: evaluate one after the other")
     folder = Path(flags.output_dir) if flags.output_dir is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
-    if accelerator.num_processes > 1:
-        raise ValueError(f"Evaluation takes one process in this version, got {accelerator.num_processes}")
-    source = open_dataset(
-        flags.dataset_name,
-        split=flags.split,
-        config_name=flags.dataset_config_name,
-        revision=flags.dataset_revision,
-        image_column=flags.image_column,
+    weights = {"vgg": flags.lpips_vgg_weights, "alex": flags.lpips_alex_weights}
+    measures = load_measures(
+        flags.metrics,
+        inception_weights=flags.inception_weights,
+        lpips_weights={trunk: file for trunk, file in weights.items() if file is not None},
+        device=accelerator.device,
     )
-    results = evaluate(
-        VQModelHF.from_pretrained(flags.model).to(accelerator.device),
-        source,
-        resolution=flags.resolution,
+    evaluation = Evaluation(
+        measures,
+        asked=flags.metrics,
+        output_dir=folder,
+        say=print,
+        publish=publish,
+        crop=flags.crop,
         batch_size=flags.batch_size,
         num_workers=flags.num_workers,
         limit=flags.max_samples,
+        expected=flags.expected_samples,
         on_error=flags.on_unreadable,
     )
-    text = json.dumps(results, indent=2)
-    if folder is None:
-        print(text)
-        return
-    publish(folder, lambda path: (path / "eval_results.json").write_text(text + "\n", encoding="utf-8"))
-    print(f"Wrote {folder / 'eval_results.json'}")
+    if of_folders:
+        evaluation.evaluate_folders(*open_folders(flags.references, flags.reconstructions))
+    else:
+        source = open_dataset(
+            flags.dataset_name,
+            split=flags.split,
+            config_name=flags.dataset_config_name,
+            revision=flags.dataset_revision,
+            image_column=flags.image_column,
+        )
+        evaluation.evaluate_models(
+            flags.model,
+            source,
+            resolution=flags.resolution,
+            device=accelerator.device,
+            card=flags.update_card,
+        )
+    accelerator.end_training()
+
+
+def _compare(flags: argparse.Namespace, dotted: list[str]) -> None:
+    from pathlib import Path
+
+    from .evaluation.command import compare
+    from .evaluation.report import read_results
+    from .training.checkpoints import publish
+
+    compare([read_results(path) for path in flags.results], Path(flags.output_dir), print, publish)
 
 
 def _convert(flags: argparse.Namespace, dotted: list[str]) -> None:

@@ -102,7 +102,7 @@ def draw_sheet(
     if not columns[0] or len({len(column) for column in columns}) > 1:
         counts = [len(column) for column in columns]
         raise ValueError(f"Expected as many originals, reconstructions and tokens, at least 1, got {counts}.")
-    columns[:2] = [[_fit(picture, cell) for picture in column] for column in columns[:2]]
+    columns[:2] = [[fit(picture, cell) for picture in column] for column in columns[:2]]
 
     font = ImageFont.load_default(CAPTION_SIZE)
     caption_widths = [math.ceil(font.getlength(caption)) for caption in captions]
@@ -151,7 +151,8 @@ def _pictures(pictures: torch.Tensor | Sequence[Image.Image]) -> list[Image.Imag
     return [picture.convert("RGB") for picture in pictures]
 
 
-def _fit(picture: Image.Image, cell: int) -> Image.Image:
+def fit(picture: Image.Image, cell: int) -> Image.Image:
+    """A picture at most `cell` pixels high and wide: enlarged by a whole factor, unsmoothed, or reduced."""
     longest = max(picture.size)
     if longest > cell:
         size = tuple(max(1, round(length * cell / longest)) for length in picture.size)

@@ -25,7 +25,7 @@ from drawing import GREEN, RED, panel, save_animation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vistok.evaluation.metrics import CodebookUsage
+from vistok.evaluation import CodebookUsage
 from vistok.quantizers import BSQ, EMAVQ, FSQ, IBQ, LFQ, SFSQ, VQ, GumbelVQ, OptVQ, Quantizer, SimVQ
 
 CORNER, CORNER_SPREAD = 3.0, 0.01  # of the entries; the clusters' centres are N(0, 1) in each channel

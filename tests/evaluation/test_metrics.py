@@ -9,7 +9,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vistok.evaluation import CodebookUsage, psnr, ssim, usage
+from vistok.evaluation import l1, ms_ssim, mse, psnr, ssim
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,14 @@ def pictures():
     clean = torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 255
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     return clean, (clean + 0.05 * noise).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def large_pictures():
+    crops = [picture[20:280, 30:290] for picture in (data.astronaut(), data.chelsea())]
+    clean = torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 255
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    return clean, (clean + 0.1 * noise).clamp(0, 1)
 
 
 def as_arrays(pictures):
@@ -61,50 +69,39 @@ def test_ssim_refuses_pictures_smaller_than_its_window():
         ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
 
-def test_usage_of_several_codebooks_over_several_batches():
-    counts = CodebookUsage(codebook_size=4, num_codebooks=2)
-    counts.update(torch.tensor([[[0, 0], [1, 2]]]))
-    counts.update(torch.tensor([[[0, 0], [3, 3]]]))
-    # First codebook: entry 0 alone. Second: 1, 2, 3, 3 -> entropy 1.5 bits.
-    result = counts.compute()
-    assert result["codebook_usage"] == 4 / 8
-    assert result["dead_entries"] == 4
-    assert result["codebook_perplexity"] == pytest.approx((1 + 2**1.5) / 2)
+def test_ms_ssim_is_that_of_torchmetrics_within_the_border(large_pictures):
+    # From torchmetrics' maps, cut to the places where the window is whole, as the paper has it: its own
+    # multi-scale function reflects pictures at their border at the coarsest scale.
+    a, b = (pictures.double() for pictures in large_pictures)
+    expected = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        options = {"data_range": 1.0, "reduction": "none"}
+        _, contrast = structural_similarity_index_measure(b, a, return_contrast_sensitivity=True, **options)
+        _, full = structural_similarity_index_measure(b, a, return_full_image=True, **options)
+        similarity = full[..., 5:-5, 5:-5].flatten(1).mean(1) if scale == 4 else contrast
+        expected = expected * similarity**weight
+        a, b = (torch.nn.functional.avg_pool2d(x, 2) for x in (a, b))
+    torch.testing.assert_close(ms_ssim(large_pictures[1], large_pictures[0]), expected, rtol=1e-9, atol=0)
 
 
-def test_usage_of_a_codebook_too_large_to_tabulate():
-    counts = CodebookUsage(codebook_size=2**40)
-    counts.update(torch.tensor([[2**40 - 1, 5, 5, 5]]))
-    counts.update(torch.tensor([[2**39, 5, 5, 5]]))
-    result = counts.compute()
-    assert result["codebook_usage"] == 3 / 2**40
-    assert result["codebook_perplexity"] == pytest.approx(
-        math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(8))
+def test_ms_ssim_of_equal_and_of_opposite_pictures(large_pictures):
+    picture = large_pictures[0]
+    torch.testing.assert_close(ms_ssim(picture, picture), torch.ones(2, dtype=torch.float64))
+    assert (
+        ms_ssim(1 - picture, picture).min() == 0
+    )  # structure that is opposite: no root of a negative number
+
+
+def test_ms_ssim_refuses_pictures_that_are_too_small():
+    with pytest.raises(ValueError, match="at least 176 x 176"):
+        ms_ssim(torch.zeros(1, 3, 175, 200), torch.zeros(1, 3, 175, 200))
+
+
+def test_l1_and_mse(pictures):
+    arrays = as_arrays(pictures)
+    np.testing.assert_allclose(
+        l1(pictures[1], pictures[0]), [abs(a - b).mean() for a, b in arrays], rtol=1e-6
     )
-
-
-@pytest.mark.parametrize("codebook_size", [8, 2**40])
-def test_padding_is_not_counted(codebook_size: int):
-    mask = torch.tensor([[True, True, False]])
-    result = usage(torch.tensor([[3, 3, 5]]), codebook_size, mask=mask)
-    assert result["codebook_usage"] == 1 / codebook_size
-    assert result["codebook_perplexity"] == 1
-    assert result["dead_entries"] == codebook_size - 1
-    several = usage(torch.tensor([[[3, 3, 5], [1, 2, 5]]]), codebook_size, num_codebooks=2, mask=mask)
-    assert several["codebook_usage"] == 3 / 2 / codebook_size
-    assert several["codebook_perplexity"] == 1.5
-
-
-@pytest.mark.parametrize(
-    ("tokens", "text"),
-    [
-        (torch.tensor([[1, -1]]), r"-1 at position \[0, 1\]"),
-        (torch.tensor([[8, 1]]), r"8 at position \[0, 0\]"),
-        (torch.tensor([[0.5]]), "integer tokens"),
-    ],
-)
-def test_what_is_no_token_is_named(tokens: torch.Tensor, text: str):
-    with pytest.raises(ValueError, match=text):
-        usage(tokens, 8)
-    with pytest.raises(ValueError, match="shape"):
-        usage(torch.zeros(1, 2, 3, dtype=torch.int64), 8, num_codebooks=3)
+    np.testing.assert_allclose(
+        mse(pictures[1], pictures[0]), [((a - b) ** 2).mean() for a, b in arrays], rtol=1e-6
+    )

@@ -5,7 +5,7 @@ opened.
 """
 
 from .opening import open_dataset
-from .ordered import ordered_batches
+from .ordered import ordered_batches, pictures_at
 from .sources import DatasetError, IndexedSource, Picture, ShardedSource, Source
 from .stream import PictureStream, check_layout, to_pixel_values
 from .transforms import CROPS, PictureTransform
@@ -22,5 +22,6 @@ __all__ = [
     "check_layout",
     "open_dataset",
     "ordered_batches",
+    "pictures_at",
     "to_pixel_values",
 ]

@@ -3,8 +3,9 @@
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,21 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
+from ..data.stream import Batch, OnError
 from ..modeling import VQModelHF
-from .metrics import CodebookUsage, psnr, ssim
+from ..quantizers.distributed import world_size
+from .measurement import Measurement
+from .measures import Measures
+from .ranks import rank
+from .speed import Stopwatch
+from .usage import QUEUE
+
+CROPS = {
+    "center_crop": "shorter edge to the resolution, bicubic with antialiasing; centre crop",
+    "adm_crop": "halved by a box filter while at least twice the resolution, shorter edge to the resolution, "
+    "bicubic with antialiasing; centre crop (ADM's, as LlamaGen and OptVQ evaluate)",
+}
+_PACKAGES = ("torch", "transformers", "torchmetrics", "numpy", "pillow")
 
 
 @torch.no_grad()
@@ -22,111 +36,173 @@ def evaluate(
     model: VQModelHF,
     source: Source,
     *,
+    measures: Measures | None = None,
     resolution: int | None = None,
+    crop: str = "center_crop",
     batch_size: int = 64,
     num_workers: int = 0,
     limit: int | None = None,
-    on_error: str = "error",
+    expected: int | None = None,
+    on_error: OnError = "error",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Reconstructs every picture of a split and measures L1, PSNR, SSIM and the use of the codebook.
+    """Reconstructs every picture of a split and measures the reconstructions and the use of the codebook.
 
-    Pictures are cropped at their centre; reconstructions are clamped and rounded to uint8, as a file of them
-    would be. Results are means over pictures, so that the batch size does not change them.
+    Reconstructions are clamped and rounded to uint8, as a file of them would be. With a process group, each
+    rank takes its batches and all get the same result. Neither ranks nor batches change a number, as far as
+    the model computes the same for a picture whatever stands beside it in a batch.
 
     Args:
         model: The tokenizer; put into eval mode.
         source: The split, of `vistok.data.open_dataset`.
+        measures: The metrics; by default L1, MSE, PSNR and SSIM. `load_measures` loads those with networks.
         resolution: Height and width in pixels; by default the model's `image_size`.
+        crop: `"center_crop"` or `"adm_crop"`.
         batch_size: Pictures at a time.
-        num_workers: Processes that decode pictures.
+        num_workers: Processes that decode pictures, for each rank.
         limit: Evaluate the first so many pictures only.
+        expected: How many pictures there must be, the unreadable ones among them; by default as many as the
+            source says.
         on_error: What to do with a picture that cannot be read: `"error"` or `"skip"`, which counts it.
         progress: Whether to show a progress bar.
 
     Returns:
-        `metrics` (name to number) and `protocol` (how they were made), ready for JSON.
+        `metrics` (name to number), `codebooks` (usage, perplexity, dead entries and histogram of each),
+        `extremes` (rows of the worst, median and best reconstructions), `speed`, and `protocol` (how all this
+        was made), ready for JSON.
 
     Raises:
-        ValueError: The split is empty, a picture cannot be read, or the model's output is not finite.
+        ValueError: A picture cannot be read, the number of pictures is another, or the model's output is not
+            finite, of another size or in another range.
     """
     model.eval()
     resolution = model.config.image_size if resolution is None else resolution
-    batches = ordered_batches(
-        source,
-        PictureTransform(resolution),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        limit=limit,
-        on_error=on_error,
+    measures = measures or Measures()
+    measurement = Measurement(measures, model.codebook_size, model.config.num_codebooks)
+    encoding, decoding = Stopwatch(model.device), Stopwatch(model.device)
+    batches = batches_of_rank(
+        source, PictureTransform(resolution, crop), batch_size, num_workers, limit, on_error
     )
-    usage = CodebookUsage(model.codebook_size, model.config.num_codebooks) if model.codebook_size else None
-    sums = dict.fromkeys(["l1", "psnr", "ssim"], 0.0)
-    count = unreadable = 0
-    expected = source.num_rows if limit is None else min(limit, source.num_rows or limit)
-    with (
-        closing(batches),
-        tqdm(total=expected, desc="Evaluating", unit="picture", disable=not progress) as bar,
-    ):
-        for batch in batches:
-            pixel_values = to_pixel_values(batch["pixels"].to(model.device))
-            out = model.encode(pixel_values)
-            reconstruction = model.decode_quantized(out.quantized).float()
-            if not reconstruction.isfinite().all():
-                rows = batch["row"].tolist()
-                raise ValueError(
-                    f"Reconstructions of rows {rows[0]} to {rows[-1]} are not finite: is the model broken?"
-                )
-            pictures, references = _rounded(reconstruction), _rounded(pixel_values)
-            sums["l1"] += float((pictures - references).abs().double().flatten(1).mean(1).sum())
-            sums["psnr"] += float(psnr(pictures, references).sum())
-            sums["ssim"] += float(ssim(pictures, references).sum())
-            if usage is not None:
-                usage.update(out.tokens)
-                tokens_per_picture = out.tokens[0].numel()
-            count += len(pictures)
-            unreadable += int(batch["unreadable"])
-            bar.update(len(pictures))
-    if count == 0:
-        raise ValueError(
-            f"{source.name} has no readable picture in split {source.split!r}: nothing to evaluate"
+    for batch in passing(batches, source, limit, progress):
+        measurement.skip(batch["unreadable_rows"])
+        if not len(batch["row"]):
+            continue
+        pixels = batch["pixels"].to(model.device)
+        pixel_values = to_pixel_values(pixels)
+        encoding.start()
+        out = model.encode(pixel_values)
+        encoding.stop(len(pixels))
+        decoding.start()
+        reconstruction = model.decode_quantized(out.quantized)
+        decoding.stop(len(pixels))
+        measurement.update(batch["row"], reconstruction.float(), pixels.permute(0, 3, 1, 2), out.tokens)
+    measured = finished(measurement, source, expected, limit)
+    metrics = measured["metrics"]
+    if model.codebook_size:
+        tokens_per_picture = math.prod(
+            model.quantizer.token_shape(model.encoder.grid(resolution, resolution))
         )
-    metrics: dict[str, float] = {name: total / count for name, total in sums.items()}
-    if usage is not None:
-        metrics |= usage.compute()
         metrics["tokens_per_picture"] = tokens_per_picture
         metrics["bits_per_pixel"] = tokens_per_picture * math.log2(model.codebook_size) / resolution**2
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
     return {
         "metrics": metrics,
+        "codebooks": measured["codebooks"],
+        "extremes": measured["extremes"],
+        "speed": {
+            "encode_images_per_second": encoding.rate(),
+            "decode_images_per_second": decoding.rate(),
+            "batch_size": batch_size,
+            "processes": world_size(),
+            "threads": torch.get_num_threads(),
+            "of": "one process, without its first batch",
+        },
         "protocol": {
-            "dataset": Path(source.name).name if os.path.exists(source.name) else source.name,
-            "dataset_fingerprint": source.fingerprint,
-            "split": source.split,
-            "pictures": count,
-            "unreadable_pictures": unreadable,
-            "resolution": resolution,
-            "preprocessing": "shorter edge to the resolution, bicubic with antialiasing; centre crop",
-            "rounding": "clamped to [-1, 1], rounded to uint8",
-            "l1": "mean absolute error per value, pixel values in [0, 1]",
-            "psnr": "dB, mean over pictures, RGB",
-            "ssim": "11x11 Gaussian window, sigma 1.5, RGB, data range 1, mean over pictures",
+            **describe_source(source, measured, resolution, crop, measures),
             "codebook_usage": "share of entries used at least once over all pictures",
+            "usage_queue_65536": f"share of entries among the last {QUEUE:,} tokens of each codebook",
             "dtype": str(model.dtype).removeprefix("torch."),
-            "device": model.device.type,
-            "versions": {
-                "vistok": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "device": device_name(model.device),
         },
     }
 
 
-def _rounded(pixel_values: torch.Tensor) -> torch.Tensor:
-    """Pixel values as a file of uint8 would hold them, in [0, 1]."""
-    rounded = ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round() / 255
-    return rounded.cpu() if rounded.device.type == "mps" else rounded  # which has no float64 to measure in
+def batches_of_rank(
+    source: Source, transform: Any, batch_size: int, num_workers: int, limit: int | None, on_error: OnError
+) -> Iterator[Batch]:
+    """The batches of a split that this rank measures; those without a readable picture too."""
+    return ordered_batches(
+        source,
+        transform,
+        batch_size=batch_size,
+        rank=rank(),
+        world_size=world_size(),
+        num_workers=num_workers,
+        limit=limit,
+        on_error=on_error,
+        keep_empty=True,
+    )
+
+
+def passing(batches: Iterator[Batch], source: Source, limit: int | None, progress: bool) -> Iterator[Batch]:
+    """The batches, with a progress bar over the pictures of this rank, which the first rank shows."""
+    rows = source.num_rows if limit is None else min(limit, source.num_rows or limit)
+    total = None if rows is None else -(-rows // world_size())
+    hidden = not progress or rank() > 0
+    with closing(batches), tqdm(total=total, desc="Evaluating", unit="picture", disable=hidden) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch["row"]))
+
+
+def finished(
+    measurement: Measurement, source: Source, expected: int | None, limit: int | None
+) -> dict[str, Any]:
+    """What the measurement says; an error that names the split where the number of pictures is another."""
+    if expected is None and source.num_rows is not None:
+        expected = source.num_rows if limit is None else min(limit, source.num_rows)
+    try:
+        return measurement.finish(expected)
+    except ValueError as error:
+        raise ValueError(f"{source.name}, split {source.split!r}: {error}") from error
+
+
+def describe_source(
+    source: Source, measured: dict[str, Any], resolution: int, crop: str, measures: Measures
+) -> dict[str, Any]:
+    """The part of the protocol that says which pictures were measured how."""
+    texts = measures.describe()
+    return {
+        "dataset": Path(source.name).name if os.path.exists(source.name) else source.name,
+        "dataset_revision": getattr(source, "revision", None),
+        "dataset_fingerprint": source.fingerprint,
+        "split": source.split,
+        "pictures": measured["pictures"],
+        "unreadable_pictures": len(measured["unreadable_rows"]),
+        "unreadable_rows": measured["unreadable_rows"][:100],
+        "resolution": resolution,
+        "crop": crop,
+        "preprocessing": CROPS[crop],
+        "rounding": "clamped to [-1, 1], rounded to uint8",
+        "colour_space": "RGB",
+        **texts,
+        "versions": {"vistok": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or `cuda` with the name of the GPU."""
+    return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
 
 
 def format_metrics(metrics: dict[str, float], names: Iterable[str] = ()) -> str:

@@ -1,0 +1,153 @@
+"""What `vistok evaluate` and `vistok compare` do: models or folders in, results, tables and plots out."""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..data import Source
+from ..modeling import VQModelHF
+from .folders import FolderSource, evaluate_folders
+from .measures import Measures, fitting
+from .model_index import update_card
+from .protocol import evaluate, format_metrics
+from .ranks import rank
+from .report import RESULTS, named, to_json, write_comparison
+from .self_test import self_test
+from .sheet import draw_extremes, draw_folder_extremes
+from .tables import describe
+
+logger = logging.getLogger(__name__)
+
+Publish = Callable[[Path, Callable[[Path], None]], None]
+
+
+class Evaluation:
+    """Evaluates models one after the other, shows their metrics, and writes what it has as soon as it has it.
+
+    Args:
+        measures: The metrics.
+        asked: The names of metrics that were asked for, None for all that there are.
+        output_dir: Where everything goes; None to show the results only.
+        say: Shows a line to a person; the first rank alone is heard.
+        publish: Lets files appear in a folder: the folder, and what writes them into another.
+        **protocol: What `evaluate` and `evaluate_folders` take: crop, batch size and so on.
+    """
+
+    def __init__(
+        self,
+        measures: Measures,
+        *,
+        asked: Sequence[str] | None,
+        output_dir: Path | None,
+        say: Callable[[str], None],
+        publish: Publish,
+        **protocol: Any,
+    ):
+        self.measures, self.asked, self.protocol = measures, asked, protocol
+        self.output_dir, self.say, self.publish = output_dir, say, publish
+        self.results: list[dict[str, Any]] = []
+        self_test(measures)
+
+    def evaluate_models(
+        self,
+        groups: Sequence[Sequence[str]],
+        source: Source,
+        *,
+        resolution: int | None,
+        device: torch.device,
+        card: bool,
+    ) -> None:
+        """Evaluates models on a split.
+
+        Args:
+            groups: Folders or Hub ids; those of one inner list are seeds of one model.
+            source: The split.
+            resolution: Height and width in pixels; by default each model's.
+            device: Where the models compute.
+            card: Whether the results go into the cards of the models, which are local folders.
+        """
+        alone = sum(map(len, groups)) == 1
+        for paths, names in zip(groups, named(groups), strict=True):
+            for path, (name, group) in zip(paths, names, strict=True):
+                model = VQModelHF.from_pretrained(path).to(device).eval()
+                size = model.config.image_size if resolution is None else resolution
+                measures = fitting(self.measures, size, self.asked)
+                results = evaluate(model, source, measures=measures, resolution=size, **self.protocol)
+                results = {"name": name, "group": group, **results}
+                self._show(results)
+                if self._writes:
+                    folder = self.output_dir if alone else self.output_dir / name
+                    sheet = draw_extremes(model, source, results, name) if results["extremes"] else None
+                    self._write(folder, results, sheet)
+                if card and rank() == 0:
+                    self.say(f"Wrote the results into {update_card(path, results)}")
+        self._compare()
+
+    def evaluate_folders(self, references: FolderSource, made: FolderSource) -> None:
+        """Evaluates the pictures of anybody's tokenizer.
+
+        Args:
+            references: The originals, of `open_folders`.
+            made: The reconstructions.
+        """
+        measures = fitting(self.measures, made.side, self.asked)
+        results = evaluate_folders(references, made, measures=measures, **self.protocol)
+        name = Path(made.name).resolve().name
+        results = {"name": name, "group": name, **results}
+        self._show(results)
+        if self._writes:
+            sheet = draw_folder_extremes(references, made, results, name) if results["extremes"] else None
+            self._write(self.output_dir, results, sheet)
+        self._compare()
+
+    @property
+    def _writes(self) -> bool:
+        return self.output_dir is not None and rank() == 0
+
+    def _show(self, results: dict[str, Any]) -> None:
+        """At once: whatever happens to the disk, the numbers are there to read."""
+        self.results.append(results)
+        if rank() == 0:
+            rates = {name: rate for name, rate in results.get("speed", {}).items() if name.endswith("second")}
+            self.say(f"{results['name']}: {format_metrics(results['metrics'] | rates)}")
+            self.say(f"  {describe(results['protocol'])}")
+
+    def _write(self, folder: Path, results: dict[str, Any], sheet: Image.Image | None) -> None:
+        def write(temporary: Path) -> None:
+            (temporary / RESULTS).write_text(to_json(results), encoding="utf-8")
+            if sheet is not None:
+                sheet.save(temporary / "sheet.png")
+
+        self.publish(folder, write)
+        self.say(f"Wrote {folder / RESULTS}{' and sheet.png' if sheet else ''}")
+
+    def _compare(self) -> None:
+        if self._writes:
+            compare(self.results, self.output_dir, self.say, self.publish)
+
+
+def compare(
+    results: Sequence[dict[str, Any]], output_dir: Path, say: Callable[[str], None], publish: Publish
+) -> None:
+    """Writes the tables over results, and the plots where matplotlib is installed.
+
+    Args:
+        results: Of `Evaluation` or `read_results`.
+        output_dir: Where the tables and plots go.
+        say: Shows a line to a person.
+        publish: As for `Evaluation`.
+
+    Raises:
+        ValueError: Two results of one protocol have the same name.
+    """
+    plots = importlib.util.find_spec("matplotlib") is not None
+    if not plots:
+        logger.warning('Without plots: they need matplotlib: pip install "vistok[eval]"')
+    names: list[str] = []
+    publish(output_dir, lambda folder: names.extend(write_comparison(folder, results, plots)))
+    say(f"Wrote {', '.join(names)} to {output_dir}")

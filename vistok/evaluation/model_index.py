@@ -1,0 +1,68 @@
+"""Results of an evaluation as the Hub keeps them: the `model-index` of a model card."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard
+
+from .tables import COLUMNS
+
+_NOT_QUALITY = {"resolution", "parameters", "encode_images_per_second", "decode_images_per_second"}
+
+
+def eval_results(results: dict[str, Any]) -> list[EvalResult]:
+    """Each metric with its dataset and protocol.
+
+    Args:
+        results: What `evaluate` returned.
+    """
+    protocol = results["protocol"]
+    return [
+        EvalResult(
+            task_type="image-to-image",
+            task_name="Image reconstruction",
+            dataset_type=protocol["dataset"],
+            dataset_name=protocol["dataset"].split("/")[-1],
+            dataset_split=protocol["split"],
+            dataset_revision=protocol["dataset_revision"],
+            dataset_args={
+                "pictures": protocol["pictures"],
+                "resolution": protocol["resolution"],
+                "crop": protocol["crop"],
+                "fingerprint": protocol["dataset_fingerprint"],
+            },
+            metric_type=column.key,
+            metric_name=column.title,
+            metric_value=results["metrics"][column.key],
+        )
+        for column in COLUMNS
+        if column.key not in _NOT_QUALITY and math.isfinite(results["metrics"].get(column.key, math.nan))
+    ]
+
+
+def update_card(folder: str | Path, results: dict[str, Any]) -> Path:
+    """Puts results into the `model-index` of a model's card; those of the same metric, data and protocol go.
+
+    Args:
+        folder: That of the model.
+        results: What `evaluate` returned.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        ValueError: The folder has no card.
+    """
+    path = Path(folder) / "README.md"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no README.md: a card is updated in a local folder of a model")
+    card = ModelCard.load(path)
+    new = eval_results(results)
+    kept = [
+        old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)
+    ]
+    card.data.model_name = card.data.model_name or Path(folder).resolve().name
+    card.data.eval_results = [*kept, *new]
+    card.save(path)
+    return path
