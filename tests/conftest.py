@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
+    # Of its own: a compilation that was killed leaves a broken library in the user's cache.
+    "TORCHINDUCTOR_CACHE_DIR": os.path.join(_HOME, "inductor"),
 }
 os.environ.update(_ENVIRONMENT)
 for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN_PATH"):

@@ -180,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_ours(error):
             raise  # a defect: its traceback is what a report needs
+        if type(error).__name__ == "PeerError":
+            return 1  # the process where it went wrong says why
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             message += (
@@ -200,8 +202,10 @@ def _train(flags: argparse.Namespace, dotted: list[str]) -> None:
 
     settings = {name: value for name, value in vars(flags).items() if name not in ("command", "run")}
     config = training_config(settings, dotted)
-    Trainer(config).train()
-    print(f"Wrote the tokenizer to {config.output_dir}; VQModelHF.from_pretrained loads it from there")
+    trainer = Trainer(config)
+    trainer.train()
+    if trainer.accelerator.is_main_process:
+        print(f"Wrote the tokenizer to {config.output_dir}; VQModelHF.from_pretrained loads it from there")
 
 
 def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:

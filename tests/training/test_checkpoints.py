@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from accelerate import Accelerator
 
 from vistok.training import checkpoints
 from vistok.training.checkpoints import CheckpointError
@@ -11,7 +12,11 @@ from vistok.training.checkpoints import CheckpointError
 
 def save(folder, step, size=10):
     return checkpoints.save_checkpoint(
-        folder, step, lambda path: (path / "weights").write_bytes(b"x" * size), {"step": step}
+        Accelerator(cpu=True),
+        folder,
+        step,
+        lambda path: (path / "weights").write_bytes(b"x" * size),
+        {"step": step},
     )
 
 
@@ -48,7 +53,7 @@ def test_a_failed_write_leaves_the_last_one_and_says_so(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"No space left on device.*last good checkpoint is .*checkpoint-1, of 0.0 MB"
     ) as error:
-        checkpoints.save_checkpoint(tmp_path, 2, fail, {})
+        checkpoints.save_checkpoint(Accelerator(cpu=True), tmp_path, 2, fail, {})
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 

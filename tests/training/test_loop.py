@@ -1,5 +1,7 @@
 """A short run on photographs: what it leaves, and how the loop behaves."""
 
+import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -41,6 +43,23 @@ def config(folder, **changes) -> TrainingConfig:
     return TrainingConfig(**{**settings, **changes})
 
 
+def log_of(folder) -> tuple[list[dict], list[dict]]:
+    """The lines of the steps, and those of the validations."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [x for x in lines if "loss" in x], [x for x in lines if "loss" not in x]
+
+
+def poison(trainer, when) -> None:
+    """Makes the loss NaN at the calls of the objective for which `when(number)` is true."""
+    objective, calls = trainer.objective.forward, itertools.count(1)
+
+    def sometimes_nan(*arguments):
+        factor = float("nan") if when(next(calls)) else 1.0
+        return {name: term * factor for name, term in objective(*arguments).items()}
+
+    trainer.objective.forward = sometimes_nan
+
+
 @pytest.fixture(autouse=True)
 def new_process_state():
     AcceleratorState._reset_state(reset_partial_state=True)  # it allows one precision in a process
@@ -80,11 +99,19 @@ def test_the_results_and_the_card_agree(finished):
 
 def test_the_log_has_every_step(finished):
     folder, _ = finished
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    for line in lines:
-        terms = line["reconstruction"] + line["quantizer/codebook"] + line["quantizer/commitment"]
+    steps, validations = log_of(folder)
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    for line in steps:
+        terms = line["l2"] + line["quantizer/codebook"] + line["quantizer/commitment"]
         assert line["loss"] == pytest.approx(terms)
+        assert line["gradient_norm"] > 0
+        assert 0 <= line["performance/data_wait_share"] <= 1
+        assert line["performance/images_per_second"] * line["performance/seconds_per_step"] == pytest.approx(
+            4
+        )
+        assert line["performance/memory_gb"] > 0.05
+    assert [line["step"] for line in validations] == [2, 4]
+    assert all(line["validation/psnr"] > 0 for line in validations)
 
 
 def test_the_saved_weights_are_the_average(finished):
@@ -114,6 +141,42 @@ def test_a_finished_run_is_pushed_as_one_commit(hub, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_the_model_is_pushed_while_it_trains(hub, tmp_path):
+    run = Trainer(config(tmp_path, push_to_hub=True, hub_model_id="org/training"))
+    finish = run.uploads.finish
+    seen = []
+
+    def wait_and_look():
+        seen.extend(commit.title for commit in hub.commits("org/training") if commit.title)
+        finish()
+
+    run.uploads.finish = wait_and_look
+    push = run.uploads.push
+
+    def push_and_wait(model, step):
+        push(model, step)
+        run.uploads._running.result()
+        loaded = VQModelHF.from_pretrained("org/training", force_download=True)
+        weights = zip(loaded.parameters(), run._averaged_tokenizer().parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in weights)
+
+    run.uploads.push = push_and_wait
+    run.train()
+    assert [title for title in seen if title.startswith("Step")] == ["Step 2 of 4", "Step 4 of 4"]
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_push_that_fails_does_not_stop_the_training(hub, tmp_path, monkeypatch, caplog):
+    run = Trainer(config(tmp_path, push_to_hub=True, hub_model_id="org/unlucky"))
+    monkeypatch.setattr("vistok.training.results.HfApi", lambda: HfApi(token="hf_wrong"))
+    with pytest.raises(ValueError, match="could not upload to org/unlucky .*hf upload org/unlucky"):
+        run.train()
+    assert "Could not upload to org/unlucky" in caplog.text
+    VQModelHF.from_pretrained(tmp_path)  # the finished model is there
+
+
 def test_a_push_without_permission_is_refused_before_any_work(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("vistok.training.results.HfApi", lambda: HfApi(token="hf_wrong"))
     with pytest.raises(ValueError, match="push_to_hub: cannot make the repository"):
@@ -126,9 +189,7 @@ def test_training_learns(tmp_path):
     Trainer(
         config(tmp_path, tokenizer=tokenizer, max_train_steps=60, train_batch_size=8, learning_rate=3e-3)
     ).train()
-    losses = [
-        json.loads(line)["reconstruction"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
-    ]
+    losses = [line["l2"] for line in log_of(tmp_path)[0]]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
@@ -156,21 +217,14 @@ def test_bf16_and_gradient_checkpointing_train(tmp_path):
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_ten_stop_the_run(tmp_path):
     trainer = Trainer(config(tmp_path))
-    objective, poisoned = trainer.objective.distance, [1]
-
-    def sometimes_nan(*pictures):
-        poisoned[0] -= 1
-        return objective(*pictures) * (float("nan") if poisoned[0] >= 0 else 1.0)
-
-    trainer.objective.distance = sometimes_nan
+    poison(trainer, lambda call: call == 1 or call > 2)
     before = [weight.clone() for weight in trainer.tokenizer.parameters()]
     batches = trainer.stream.batches()
     assert not trainer.training_step(batches).taken
-    assert (trainer.step, trainer.skipped_in_a_row) == (0, 1)
+    assert (trainer.step, trainer.skipped, trainer.skipped_in_a_row) == (0, 1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.tokenizer.parameters(), strict=True))
     assert trainer.training_step(batches).taken
-    assert (trainer.step, trainer.skipped_in_a_row) == (1, 0)
-    poisoned[0] = 100
+    assert (trainer.step, trainer.skipped, trainer.skipped_in_a_row) == (1, 1, 0)
     with pytest.raises(TrainingError, match="10 steps in a row"):
         for _ in range(10):
             trainer.training_step(batches)
@@ -307,10 +361,7 @@ def test_the_quantizer_hears_every_step_and_every_skip(tmp_path):
 
     trainer = Trainer(config(tmp_path, max_train_steps=3))
     listen(trainer)
-    distance, calls = trainer.objective.distance, []
-    trainer.objective.distance = lambda *x: (
-        distance(*x) * (calls.append(0) or (float("nan") if len(calls) == 2 else 1))
-    )
+    poison(trainer, lambda call: call == 2)
     trainer.train()
     assert heard == [0, 1, "discard", 2, 3]
     heard.clear()
@@ -330,3 +381,51 @@ def test_an_empty_or_unreadable_validation_split_is_refused(tmp_path):
     run = config(tmp_path / "run", dataset_name=str(tmp_path / "pictures"), on_unreadable="skip")
     with pytest.raises(ValueError, match="first 2 pictures of split 'validation' cannot be read"):
         Trainer(run).train()
+
+
+def test_a_tokenizer_is_trained_on_with_parts_frozen(finished, tmp_path):
+    folder, trained = finished
+    run = Trainer(
+        config(
+            tmp_path,
+            tokenizer=trained.config,
+            init_from=str(folder),
+            freeze_encoder=True,
+            freeze_codebook=True,
+            use_ema=False,
+        )
+    )
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in run.tokenizer.state_dict().items())
+    after = run.train().state_dict()
+    frozen = ("encoder.", "to_latents.", "quantizer.")
+    for name, value in after.items():
+        assert torch.equal(value, before[name]) == name.startswith(frozen), name
+
+
+def test_weight_decay_takes_kernels_alone(tmp_path):
+    run = Trainer(config(tmp_path, adam_weight_decay=0.1))
+    decayed, others = run.optimizer.param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert all(weight.ndim > 1 for weight in decayed["params"])
+    names = {weight: name for name, weight in run.tokenizer.named_parameters()}
+    kept = [names[weight] for weight in others["params"]]
+    assert "quantizer.codebook" in kept
+    assert all(name.startswith("quantizer.") or name.endswith("bias") for name in kept)
+
+
+def test_epochs_and_the_scaled_rate_count_the_pictures_of_a_step(tmp_path):
+    changes = {"train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-4}
+    run = Trainer(config(tmp_path, num_train_epochs=0.5, scale_lr=True, lr_scheduler="constant", **changes))
+    assert run.max_train_steps == round(0.5 * run.training_data.num_rows / 8)
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(8e-4)
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_any_work(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    trackers = ("wandb", "trackio", "tensorboard")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name in trackers else find(name))
+    for tracker, package in (("wandb", "wandb"), ("trackio", "trackio"), ("tensorboard", "vistok")):
+        with pytest.raises(ValueError, match=f"{tracker}, which is not installed: pip install .*{package}"):
+            Trainer(config(tmp_path / "run", report_to=tracker))
+    assert not (tmp_path / "run").exists()

@@ -1,8 +1,9 @@
 """Crops by name: a PIL picture of any size becomes a square of uint8 pixels.
 
 Chance comes from the caller's generator and from nothing else, so a picture's augmentation can be keyed by
-seed, epoch and row. `adm_crop` is the crop of ADM (Diffusion Models Beat GANs on Image Synthesis,
-arXiv:2105.05233, `guided_diffusion/image_datasets.py`), which LlamaGen and OptVQ evaluate with.
+seed, epoch and row. `adm_crop` and `adm_random_crop` are those of ADM (Diffusion Models Beat GANs on Image
+Synthesis, arXiv:2105.05233, `guided_diffusion/image_datasets.py`): LlamaGen and OptVQ evaluate with the
+first, LlamaGen and visual-tokenizer-pytorch train with the second.
 """
 
 import math
@@ -19,6 +20,9 @@ AREA_RANGE = (
     1.0,
 )  # of random_resized_crop: OptVQ's; torchvision's 0.08 suits classifiers, not reconstruction
 RATIO_RANGE = (3 / 4, 4 / 3)
+ADM_CROP_FRACTION = 0.8  # the least share of the shorter edge that adm_random_crop keeps
+CELEBA_SIZE = (178, 218)  # width and height of an aligned picture
+CELEBA_FACE = (25, 57, 153, 185)  # 128 pixels around (89, 121), StyleGAN's `dataset_tool.py` and others'
 RESIZED_CROP_TRIES = 10  # then the largest centred region whose ratio is in range, as in torchvision
 
 
@@ -59,12 +63,31 @@ def adm_crop(image: Image.Image, size: int, generator: np.random.Generator | Non
 
     Draws nothing. The geometry is ADM's to the pixel: published rFID figures depend on it.
     """
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    # `round` here where _resize_shorter_edge truncates: ADM's own.
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    image = _adm_resize(image, size)
     return _cut(image, (image.width - size) // 2, (image.height - size) // 2, size)
+
+
+def adm_random_crop(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
+    """As `adm_crop`, but the shorter edge becomes `size` to `size / 0.8`, and the place is drawn too."""
+    image = _adm_resize(image, int(generator.integers(size, math.ceil(size / ADM_CROP_FRACTION) + 1)))
+    top = int(generator.integers(image.height - size + 1))
+    left = int(generator.integers(image.width - size + 1))
+    return _cut(image, left, top, size)
+
+
+def celeba_crop(image: Image.Image, size: int, generator: np.random.Generator | None = None) -> Image.Image:
+    """Cut the face out of an aligned picture of CelebA and resize it; draws nothing.
+
+    Raises:
+        ValueError: the picture is not 178 pixels wide and 218 high, so that the face is elsewhere.
+    """
+    if image.size != CELEBA_SIZE:
+        raise ValueError(
+            "celeba_crop takes the aligned pictures of CelebA, {} x {} (width x height), got {} x {}: "
+            "use another crop".format(*CELEBA_SIZE, *image.size)
+        )
+    # Bilinear, as in visual-tokenizer-pytorch, whose table these crops are for.
+    return image.crop(CELEBA_FACE).resize((size, size), Image.Resampling.BILINEAR)
 
 
 CROPS: dict[str, Crop] = {
@@ -72,6 +95,8 @@ CROPS: dict[str, Crop] = {
     "random_crop": random_crop,
     "random_resized_crop": random_resized_crop,
     "adm_crop": adm_crop,
+    "adm_random_crop": adm_random_crop,
+    "celeba_crop": celeba_crop,
 }
 
 
@@ -119,6 +144,15 @@ def _resize_shorter_edge(image: Image.Image, size: int) -> Image.Image:
         return image
     short = min(image.size)
     return image.resize((image.width * size // short, image.height * size // short), Image.Resampling.BICUBIC)
+
+
+def _adm_resize(image: Image.Image, shorter_edge: int) -> Image.Image:
+    """Bring the shorter edge to a length as ADM does."""
+    while min(image.size) >= 2 * shorter_edge:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = shorter_edge / min(image.size)
+    # `round` here where _resize_shorter_edge truncates: ADM's own.
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
 
 
 def _cut(image: Image.Image, left: int, top: int, size: int) -> Image.Image:

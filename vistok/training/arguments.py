@@ -14,10 +14,13 @@ from typing import Any, get_origin
 import yaml
 from transformers import CONFIG_MAPPING
 
+from ..configuration import VisualTokenizerConfig
+from ..messages import one_line
 from .coercion import coerce, field_types, takes_list
 from .config import TrainingConfig
 
 DEFAULT_RECIPE = "quickstart"
+_SUFFIXES = (".yaml", ".yml")
 
 
 def recipe_names() -> list[str]:
@@ -32,11 +35,40 @@ def recipe_names() -> list[str]:
 def load_recipe(recipe: str) -> dict[str, Any]:
     """Reads a recipe by its name or by the path of a YAML file.
 
+    A recipe may name another as its `base`, by name or by a path seen from its own folder, and holds what it
+    changes: fields of the tokenizer and of its network one by one. Fields that another `model_type` does not
+    have fall away.
+
     Raises:
-        ValueError: There is no such recipe or file, or it is not a mapping of settings.
+        ValueError: There is no such recipe or file, it is not a mapping of settings, or it is its own base.
     """
+    return _load(recipe, builders=())
+
+
+def _load(recipe: str, builders: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe on its base; `builders` are those that build on it."""
+    if recipe in builders:
+        raise ValueError(f"the base of {builders[-1]} is {recipe}, which builds on it")
+    changes = _read(recipe)
+    base = changes.pop("base", None)
+    if base is None:
+        return changes
+    if not isinstance(base, str):
+        raise ValueError(f"base of {recipe} must name a recipe or a YAML file, got {base!r}")
+    if Path(base).suffix in _SUFFIXES:
+        base = str((Path(recipe).parent / base).resolve())
+    try:
+        settings = _load(base, (*builders, recipe))
+    except ValueError as error:
+        raise ValueError(f"{recipe}: {error}") from error
+    _import_packages({**settings, **changes})
+    return _changed(settings, changes)
+
+
+def _read(recipe: str) -> dict[str, Any]:
+    """What the file of a recipe says."""
     path = Path(recipe)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in _SUFFIXES:
         if not path.is_file():
             raise ValueError(f"There is no recipe file {recipe}")
     elif recipe in recipe_names():
@@ -113,27 +145,12 @@ def training_config(flags: dict[str, Any], dotted: list[str]) -> TrainingConfig:
     """
     flags = dict(flags)
     recipe = flags.pop("recipe", DEFAULT_RECIPE)
-    settings = load_recipe(recipe)
-    settings.setdefault("tokenizer", {})
-    if not isinstance(settings["tokenizer"], dict):
-        raise ValueError(f"tokenizer must map fields to values, got {settings['tokenizer']!r}")
-    settings.update(flags)
-    asked = _dotted_flags(dotted)
-    for keys, values in asked:
-        if keys[-1] == "model_type":  # the recipe's fields belong to its own method or network
-            _keep_common_fields(settings, keys[:-1], values[0])
-    for keys, values in asked:
-        target = settings
-        for key in keys[:-1]:
-            target = target.setdefault(key, {})
-            if not isinstance(target, dict):
-                raise ValueError(f"{key} must map fields to values, got {target!r}")
-        target[keys[-1]] = values
-    for package in coerce(settings.get("imports", []), list[str], "imports"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ValueError(f"imports: cannot import {package!r}: {error}") from error
+    settings = {**load_recipe(recipe), **flags}
+    _import_packages(settings)
+    init_from = coerce(settings.get("init_from"), str | None, "init_from")
+    if init_from is not None:
+        settings["tokenizer"] = _tokenizer_of(init_from)
+    settings = _changed(settings, {"tokenizer": _dotted_flags(dotted)})
     known = field_types(TrainingConfig)
     for name in settings:
         if name not in known:
@@ -146,15 +163,46 @@ def training_config(flags: dict[str, Any], dotted: list[str]) -> TrainingConfig:
     return TrainingConfig(tokenizer=tokenizer, **values)
 
 
-def _keep_common_fields(settings: dict[str, Any], keys: list[str], model_type: str) -> None:
-    """Drops the fields of a recipe's configuration that another `model_type` does not have."""
-    holder = settings
-    for key in keys[:-1]:
-        holder = holder.setdefault(key, {})
-    fields = holder.setdefault(keys[-1], {})
-    if model_type in CONFIG_MAPPING and fields.get("model_type") != model_type:
-        known = field_types(CONFIG_MAPPING[model_type])
-        holder[keys[-1]] = {key: value for key, value in fields.items() if key in known}
+def _import_packages(settings: dict[str, Any]) -> None:
+    """Imports what a recipe asks for, so that its methods are known."""
+    for package in coerce(settings.get("imports", []), list[str], "imports"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ValueError(f"imports: cannot import {package!r}: {error}") from error
+
+
+def _tokenizer_of(model: str) -> dict[str, Any]:
+    """The fields of a saved tokenizer's configuration, as a recipe would hold them."""
+    try:
+        config = VisualTokenizerConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"init_from {model!r} cannot be read: {one_line(error)}") from error
+    fields = {name: getattr(config, name) for name in config.public_fields()}
+    network = {"model_type": config.network.model_type, **config.network.own_values()}
+    return {**fields, "model_type": config.model_type, "network": network}
+
+
+def _changed(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others on top; the tokenizer's and its network's are changed field by field."""
+    changed = {**settings, **changes}
+    for name in ("tokenizer", "network"):
+        before, after = settings.get(name, {}), changes.get(name, {})
+        for value in (before, after):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} must map fields to values, got {value!r}")
+        if name in changed:
+            changed[name] = _changed(_common_fields(before, after.get("model_type")), after)
+    return changed
+
+
+def _common_fields(fields: dict[str, Any], model_type: Any) -> dict[str, Any]:
+    """The fields of a configuration that one of another `model_type` has too."""
+    model_type = model_type[0] if isinstance(model_type, list) else model_type  # a flag's values are a list
+    if model_type not in CONFIG_MAPPING or fields.get("model_type") == model_type:
+        return fields
+    known = field_types(CONFIG_MAPPING[model_type])
+    return {key: value for key, value in fields.items() if key in known}
 
 
 def _coerce_config(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -184,19 +232,27 @@ def _coerce_config(values: dict[str, Any], name: str) -> dict[str, Any]:
     return coerced
 
 
-def _dotted_flags(words: list[str]) -> list[tuple[list[str], list[str]]]:
-    """`["--tokenizer.levels", "8", "5"]` -> `[(["tokenizer", "levels"], ["8", "5"])]`."""
-    flags: list[tuple[list[str], list[str]]] = []
+def _dotted_flags(words: list[str]) -> dict[str, Any]:
+    """The fields that flags set: `["--tokenizer.levels", "8", "5"]` -> `{"levels": ["8", "5"]}`."""
+    flags: list[tuple[str, list[str]]] = []
     for word in words:
         if word.startswith("--tokenizer."):
-            key, _, value = word.removeprefix("--").partition("=")
-            flags.append((key.split("."), [value] if value else []))
+            key, _, value = word.removeprefix("--tokenizer.").partition("=")
+            flags.append((key, [value] if value else []))
         else:
             flags[-1][1].append(word)
-    for keys, values in flags:
+    fields: dict[str, Any] = {}
+    for key, values in flags:
         if not values:
-            raise ValueError(f"--{'.'.join(keys)} needs a value")
-    return flags
+            raise ValueError(f"--tokenizer.{key} needs a value")
+        *above, last = key.split(".")
+        target = fields
+        for name in above:
+            target = target.setdefault(name, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"{name} must map fields to values, got {target!r}")
+        target[last] = values
+    return fields
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Checkpoints that appear whole or not at all.
 
 A checkpoint is written under a temporary name, flushed to the disk, marked complete and renamed. A kill, a
-full disk or a power cut leaves the ones before as they were.
+full disk or a power cut leaves the ones before as they were. Several processes write one together, into a
+folder that they share.
 """
 
 import json
@@ -12,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from ..messages import one_line
+from .ranks import PeerError, together
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MARKER = "complete.json"  # written last: what it lists is there in full
@@ -23,32 +27,37 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(
-    output_dir: Path, step: int, write: Callable[[Path], None], state: dict[str, Any]
+    accelerator: Accelerator,
+    output_dir: Path,
+    step: int,
+    write: Callable[[Path], None],
+    state: dict[str, Any],
 ) -> Path:
-    """Writes `checkpoint-{step}`.
+    """Writes `checkpoint-{step}`. Every process calls it.
 
     Args:
+        accelerator: Of this process.
         output_dir: The folder of the run.
         step: Optimizer steps taken; it names the checkpoint.
-        write: Writes the files of the checkpoint into a folder.
+        write: Writes this process's files of the checkpoint into a folder.
         state: What else to keep, plain values; `load_state` returns it.
 
     Raises:
         CheckpointError: It could not be written, for example because the disk is full; nothing of it is left.
+        PeerError: That happened to another process.
     """
     final = output_dir / f"checkpoint-{step}"
     temporary = output_dir / f".tmp-checkpoint-{step}"
-    try:
+
+    def begin() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write(temporary)
-        for path in temporary.rglob("*"):
+
+    def finish() -> None:
+        files = [path for path in temporary.rglob("*") if path.is_file()]
+        for path in files:
             _flush(path)
-        sizes = {
-            str(path.relative_to(temporary)): path.stat().st_size
-            for path in temporary.rglob("*")
-            if path.is_file()
-        }
+        sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files}
         marker = temporary / _MARKER
         marker.write_text(json.dumps({"files": sizes, "state": state}), encoding="utf-8")
         _flush(marker)
@@ -57,6 +66,13 @@ def save_checkpoint(
             remove_checkpoint(final)
         temporary.rename(final)
         _flush(output_dir)
+
+    try:
+        together(accelerator, begin, main_only=True)
+        together(accelerator, lambda: write(temporary))
+        together(accelerator, finish, main_only=True)
+    except PeerError:
+        raise
     except Exception as error:  # torch reports a full disk as a RuntimeError, safetensors as its own error
         shutil.rmtree(temporary, ignore_errors=True)
         last = latest_checkpoint(output_dir)
@@ -64,7 +80,7 @@ def save_checkpoint(
         if last is not None:
             before = f"the last good checkpoint is {last}, of {_size(last) / 1e6:.1f} MB"
         raise CheckpointError(
-            f"Could not write {final} ({_free(output_dir)} are free): {one_line(error)}; {before}; "
+            f"Could not write {final} ({_free(output_dir)} are free): {_reason(error)}; {before}; "
             "make room and resume with --resume_from_checkpoint latest"
         ) from error
     return final
@@ -168,7 +184,7 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     except Exception as error:  # as in save_checkpoint
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"Could not write to {folder} ({_free(folder)} are free): {one_line(error)}; make room and go on"
+            f"Could not write to {folder} ({_free(folder)} are free): {_reason(error)}; make room and go on"
         ) from error
     for path in files:
         target = folder / path.relative_to(temporary)
@@ -176,6 +192,12 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         os.replace(path, target)
     shutil.rmtree(temporary)
     _flush(folder)
+
+
+def _reason(error: Exception) -> str:
+    # torch.save says "unexpected pos 64 vs 0" or "iostream error" where a write was cut short.
+    cut_short = isinstance(error, RuntimeError) and re.search("unexpected pos|iostream error", str(error))
+    return "a write was cut short, as on a full disk" if cut_short else one_line(error)
 
 
 def _size(folder: Path) -> int:

@@ -22,8 +22,8 @@ def coerce(value: Any, annotation: Any, name: str) -> Any:
     Raises:
         ValueError: The value cannot be of that type.
     """
-    for option in _options(annotation):
-        try:
+    for option in sorted(_options(annotation), key=lambda option: option is not type(None)):
+        try:  # none first: as a text it would be "none"
             return _as(value, option)
         except (TypeError, ValueError):
             continue

@@ -1,19 +1,24 @@
-"""The log of a run: one JSON line for each logged step, and a tracker."""
+"""The log of a run: JSON lines in a file, and the same values in a tracker."""
 
+import importlib
 import importlib.util
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from .config import TrainingConfig
 
 
 class Journal:
-    """Writes the values of a run to `log.jsonl` and to TensorBoard.
+    """Writes the values of a run to `log.jsonl` and to its tracker.
 
     The lines of a resumed run follow those up to its checkpoint, so that the file is the log of one
-    uninterrupted run.
+    uninterrupted run; what depends on the machine is named `performance/...`.
 
     Args:
         config: The settings of the run.
@@ -24,50 +29,108 @@ class Journal:
 
     def __init__(self, config: TrainingConfig):
         self.config = config
-        if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        tracker = config.report_to
+        if tracker != "none" and importlib.util.find_spec(tracker) is None:
+            package = '"vistok[train]"' if tracker == "tensorboard" else tracker
             raise ValueError(
-                'report_to is tensorboard, which is not installed: pip install "vistok[train]", or none'
+                f"report_to is {tracker}, which is not installed: pip install {package}, or --report_to none"
             )
-        self._lines: Any = None
-        self._board: Any = None
+        self._path = Path()
+        self._tracker: Any = None
 
     def open(self, output_dir: Path, step: int) -> None:
         """Opens the log after `step`: later lines, of a run that was killed, are dropped."""
-        path = output_dir / "log.jsonl"
-        kept = [line for line in _lines_of(path) if line["step"] <= step]
-        temporary = path.with_name(".tmp-log.jsonl")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-        os.replace(temporary, path)
-        self._lines = path.open("a", encoding="utf-8")
+        self._path = output_dir / "log.jsonl"
+        kept = [line for line in _lines_of(self._path) if line["step"] <= step]
+        temporary = self._path.with_name(".tmp-log.jsonl")
+        temporary.unlink(missing_ok=True)
+        _append(temporary, kept)
+        os.replace(temporary, self._path)
         if self.config.report_to == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(
-                str(output_dir / "tensorboard" / self.config.tracker_project_name), purge_step=step + 1
-            )
-            self._board.add_text(
-                "config", f"```json\n{json.dumps(self.config.to_dict(), indent=2)}\n```", step
-            )
+            self._tracker = _TensorBoard(self.config, output_dir, step)
+        elif self.config.report_to != "none":
+            self._tracker = _Run(self.config, output_dir)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs named values of a step."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
+        _append(self._path, [{"step": step, **values}])
         self.track(step, values)
 
     def track(self, step: int, values: dict[str, float]) -> None:
         """Shows named values to the tracker alone."""
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.log(step, values)
+
+    def show(self, step: int, name: str, picture: Image.Image) -> None:
+        """Shows a picture to the tracker."""
+        if self._tracker is not None:
+            self._tracker.show(step, name, picture)
 
     def close(self) -> None:
-        """Closes the log and the tracker."""
-        if self._lines is not None:
-            self._lines.close()
-        if self._board is not None:
-            self._board.close()
+        """Closes the tracker."""
+        if self._tracker is not None:
+            self._tracker.close()
+
+
+class _TensorBoard:
+    """TensorBoard's files in the run's folder."""
+
+    def __init__(self, config: TrainingConfig, output_dir: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = output_dir / "tensorboard" / config.tracker_project_name
+        self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        self._board.add_text("config", f"```json\n{json.dumps(config.to_dict(), indent=2)}\n```", step)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def show(self, step: int, name: str, picture: Image.Image) -> None:
+        self._board.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._board.close()
+
+
+class _Run:
+    """A run of wandb, or of trackio, which has the same calls.
+
+    A resumed training goes on in the same run: its name is that of the folder, and wandb's id of the run is
+    kept beside the checkpoints.
+    """
+
+    def __init__(self, config: TrainingConfig, output_dir: Path):
+        self._library = importlib.import_module(config.report_to)
+        options: dict[str, Any] = {"resume": "allow"}
+        if config.report_to == "wandb":
+            path = output_dir / "wandb_run_id"
+            if not path.exists():
+                path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+            options |= {"id": path.read_text(encoding="utf-8").strip(), "dir": str(output_dir)}
+        self._library.init(
+            project=config.tracker_project_name,
+            name=output_dir.resolve().name,
+            config=config.to_dict(),
+            **options,
+        )
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._library.log(values, step=step)
+
+    def show(self, step: int, name: str, picture: Image.Image) -> None:
+        self._library.log({name: self._library.Image(picture)}, step=step)
+
+    def close(self) -> None:
+        self._library.finish()
+
+
+def _append(path: Path, lines: list[dict[str, Any]]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _lines_of(path: Path) -> list[dict[str, Any]]:

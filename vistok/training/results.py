@@ -1,10 +1,14 @@
 """What a finished run leaves: the model, its image processor, its card with a picture, and its evaluation."""
 
 import json
+import logging
+import shutil
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from huggingface_hub import HfApi
 from PIL import Image
 
@@ -15,6 +19,9 @@ from ..modeling import VQModelHF
 from ..visualization import draw_sheet
 from .checkpoints import publish
 from .config import TrainingConfig
+from .ranks import together
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -74,30 +81,83 @@ def write_results(
     publish(Path(config.output_dir), write)
 
 
-def make_repository(config: TrainingConfig) -> str:
-    """Makes the run's repository on the Hub where it is not there yet.
+class Uploads:
+    """The run's repository on the Hub: the model as it is, beside the training, and the finished one.
+
+    Args:
+        config: The settings of the run.
+        accelerator: Of this process; the main one uploads.
 
     Raises:
-        ValueError: There is no permission to, or the Hub cannot be reached.
+        ValueError: There is no permission to make the repository, or the Hub cannot be reached.
     """
-    try:
-        return HfApi().create_repo(config.hub_model_id or Path(config.output_dir).name, exist_ok=True).repo_id
-    except Exception as error:  # the HTTP client's own errors too
-        raise ValueError(
-            f"push_to_hub: cannot make the repository ({one_line(error)}); run `hf auth login` or set "
-            "HF_TOKEN, and check --hub_model_id"
-        ) from error
 
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
+        self._running: Future | None = None
+        together(accelerator, self._make_repository, main_only=True)
 
-def upload_results(config: TrainingConfig) -> None:
-    """Uploads the finished model, its card, sheet and evaluation as one commit."""
-    HfApi().upload_folder(
-        repo_id=make_repository(config),
-        folder_path=config.output_dir,
-        allow_patterns=["*.json", "*.safetensors", "README.md", "sheet.png"],
-        ignore_patterns=["*/*"],
-        commit_message="Upload the trained tokenizer",
-    )
+    def _make_repository(self) -> None:
+        wanted = self.config.hub_model_id or Path(self.config.output_dir).resolve().name
+        try:
+            self.repo_id = HfApi().create_repo(wanted, exist_ok=True).repo_id
+        except Exception as error:  # the HTTP client's own errors too
+            raise ValueError(
+                f"push_to_hub: cannot make the repository ({one_line(error)}); run `hf auth login` or set "
+                "HF_TOKEN, and check --hub_model_id"
+            ) from error
+
+    def push(self, model: VQModelHF, step: int) -> None:
+        """Begins to upload the model as it is now; passes over it where the last upload still runs.
+
+        A network that fails does not stop the training: the next checkpoint tries again.
+
+        Args:
+            model: The tokenizer.
+            step: Optimizer steps taken, for the commit's message.
+        """
+        if not self.accelerator.is_main_process or (self._running is not None and not self._running.done()):
+            return
+        self._report()
+        folder = Path(self.config.output_dir) / ".tmp-upload"
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder, repo_id=self.repo_id)
+        self._running = HfApi().upload_folder(
+            repo_id=self.repo_id,
+            folder_path=folder,
+            commit_message=f"Step {step} of {self.config.max_train_steps}",
+            run_as_future=True,
+        )
+
+    def finish(self) -> None:
+        """Uploads the finished model, its card, sheet and evaluation as one commit.
+
+        Raises:
+            ValueError: The upload failed; the model is in the run's folder.
+        """
+        if self._running is not None:
+            wait([self._running])
+            self._report()
+        shutil.rmtree(Path(self.config.output_dir) / ".tmp-upload", ignore_errors=True)
+        try:
+            HfApi().upload_folder(
+                repo_id=self.repo_id,
+                folder_path=self.config.output_dir,
+                allow_patterns=["*.json", "*.safetensors", "README.md", "sheet.png"],
+                ignore_patterns=["*/*"],
+                commit_message="Upload the trained tokenizer",
+            )
+        except Exception as error:  # the HTTP client's own errors too
+            raise ValueError(
+                f"push_to_hub: could not upload to {self.repo_id} ({one_line(error)}); the finished model is "
+                f"in {self.config.output_dir}: run `hf upload {self.repo_id} {self.config.output_dir}`"
+            ) from error
+
+    def _report(self) -> None:
+        error = None if self._running is None else self._running.exception()
+        self._running = None
+        if error is not None:
+            logger.warning("Could not upload to %s: %s", self.repo_id, one_line(error))
 
 
 def _evaluation_table(results: dict[str, Any]) -> str:
