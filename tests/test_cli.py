@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from huggingface_hub import ModelCard
 
 from vistok.cli import build_parser, main
 
@@ -112,6 +113,8 @@ def test_train_then_evaluate_then_load(here, capsys):
     words = ["--model", "out", "--dataset_name", "samples", "--max_samples", "2", "--output_dir", "results"]
     assert main(["evaluate", *words]) == 0
     assert (here / "results" / "eval_results.json").exists()
+    found = {one.metric_type for one in ModelCard.load(here / "out" / "README.md").data.eval_results}
+    assert {"psnr", "ssim", "codebook_usage", "bits_per_pixel"} <= found
 
 
 def test_every_flag_has_a_description():

@@ -8,7 +8,7 @@ from .modeling import VQModelHF
 from .pretrained import COMPANIONS
 
 # At the end of a card that nobody wrote: the next save into that folder may replace it.
-_UNTOUCHED = "<!-- Remove this line to keep this card when the model is saved again. -->"
+UNTOUCHED = "<!-- Remove this line to keep this card when the model is saved again. -->"
 _USE = """\
 ```python
 import torch
@@ -94,10 +94,10 @@ def _describe(model: VQModelHF) -> str:
 
 def _beside_model(model: VQModelHF, folder: Path, name: str) -> None:
     card = folder / "README.md"
-    if not card.exists() or _UNTOUCHED in card.read_text(encoding="utf-8"):
+    if not card.exists() or UNTOUCHED in card.read_text(encoding="utf-8"):
         write_model_card(model, folder, name=name)
         with card.open("a", encoding="utf-8") as file:
-            file.write(f"\n{_UNTOUCHED}\n")
+            file.write(f"\n{UNTOUCHED}\n")
 
 
 COMPANIONS.append(_beside_model)

@@ -68,9 +68,7 @@ def main() -> None:
     apart = np.abs(ssim(a, b).numpy() / by_scikit_image - 1).max()
     if not apart < 1e-6:
         raise SystemExit(f"SSIM differs from scikit-image's by {apart:.2g}: not timed")
-    print(
-        f"torch {torch.__version__}, 1 thread, {count} pictures of {SIDE} x {SIDE}; SSIM agrees to {apart:.1g}"
-    )
+    print(f"torch {torch.__version__}, 1 thread, {count} pictures of {SIDE} x {SIDE}; SSIM to {apart:.1g}")
     steps = {
         "SSIM": lambda: ssim(a, b),
         "SSIM, scikit-image": lambda: [skimage_ssim(x, y) for x, y in zip(noisy, crops, strict=True)],

@@ -3,6 +3,7 @@
 import pytest
 from huggingface_hub import ModelCard
 
+from vistok import FSQConfig, VQModelHF
 from vistok.evaluation.model_index import eval_results, update_card
 
 from .test_tables import result
@@ -32,6 +33,16 @@ def test_a_second_evaluation_replaces_the_first_of_its_protocol(tmp_path):
         one for one in ModelCard.load(tmp_path / "README.md").data.eval_results if one.metric_type == "psnr"
     ]
     assert sorted(one.metric_value for one in found) == [19.0, 21.0]
+
+
+def test_the_next_save_of_the_model_keeps_the_results(tmp_path):
+    model = VQModelHF(
+        FSQConfig(image_size=32, network={"model_type": "vistok_simple_cnn", "hidden_channels": 8})
+    )
+    model.save_pretrained(tmp_path)
+    update_card(tmp_path, of(20.0))
+    model.save_pretrained(tmp_path)
+    assert ModelCard.load(tmp_path / "README.md").data.eval_results
 
 
 def test_what_is_infinite_is_left_out():

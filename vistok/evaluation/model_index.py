@@ -1,11 +1,13 @@
 """Results of an evaluation as the Hub keeps them: the `model-index` of a model card."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from ..model_card import UNTOUCHED
 from .tables import COLUMNS
 
 _NOT_QUALITY = {"resolution", "parameters", "encode_images_per_second", "decode_images_per_second"}
@@ -42,12 +44,13 @@ def eval_results(results: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def update_card(folder: str | Path, results: dict[str, Any]) -> Path:
+def update_card(folder: str | Path, results: dict[str, Any], name: str | None = None) -> Path:
     """Puts results into the `model-index` of a model's card; those of the same metric, data and protocol go.
 
     Args:
         folder: That of the model.
         results: What `evaluate` returned.
+        name: What the model is called; by default as the card calls it, or the folder.
 
     Returns:
         The path of the card.
@@ -63,7 +66,10 @@ def update_card(folder: str | Path, results: dict[str, Any]) -> Path:
     kept = [
         old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)
     ]
-    card.data.model_name = card.data.model_name or Path(folder).resolve().name
+    card.data.model_name = name or card.data.model_name or Path(folder).resolve().name
     card.data.eval_results = [*kept, *new]
-    card.save(path)
+    card.text = card.text.replace(UNTOUCHED, "")  # from now on it holds what saving the model would lose
+    temporary = path.with_name(".tmp-README.md")
+    card.save(temporary)
+    os.replace(temporary, path)
     return path

@@ -13,6 +13,8 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
+from ..evaluation.model_index import update_card
+from ..evaluation.report import to_json
 from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
@@ -62,7 +64,7 @@ def write_results(
 
     def write(folder: Path) -> None:
         sheet.save(folder / "sheet.png")
-        (folder / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (folder / "eval_results.json").write_text(to_json(results), encoding="utf-8")
         write_model_card(
             model,
             folder,
@@ -76,6 +78,7 @@ def write_results(
             if config.dataset_name.count("/") == 1 and not Path(config.dataset_name).exists()
             else None,
         )
+        update_card(folder, results, name)
         model.save_pretrained(folder)
 
     publish(Path(config.output_dir), write)
