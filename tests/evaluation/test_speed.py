@@ -1,0 +1,18 @@
+"""Pictures a second, by a clock that the test sets."""
+
+import pytest
+import torch
+
+from vistok.evaluation import speed
+from vistok.evaluation.speed import Stopwatch
+
+
+@pytest.mark.parametrize(("laps", "rate"), [([(8, 4.0)], 2), ([(8, 4.0), (8, 1.0), (4, 1.0)], 6)])
+def test_the_first_batch_counts_only_where_it_is_alone(monkeypatch, laps, rate):
+    now = iter([time for _, seconds in laps for time in (100.0, 100.0 + seconds)])
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(now))
+    watch = Stopwatch(torch.device("cpu"))
+    for pictures, _ in laps:
+        watch.start()
+        watch.stop(pictures)
+    assert watch.rate() == rate
