@@ -51,6 +51,7 @@ class Evaluation:
         self.measures, self.asked, self.protocol = measures, asked, protocol
         self.output_dir, self.say, self.publish = output_dir, say, publish
         self.results: list[dict[str, Any]] = []
+        self._fitted: dict[int, Measures] = {}
         self_test(measures)
 
     def evaluate_models(
@@ -76,7 +77,7 @@ class Evaluation:
             for path, (name, group) in zip(paths, names, strict=True):
                 model = VQModelHF.from_pretrained(path).to(device).eval()
                 size = model.config.image_size if resolution is None else resolution
-                measures = fitting(self.measures, size, self.asked)
+                measures = self._fitting(size)
                 results = evaluate(model, source, measures=measures, resolution=size, **self.protocol)
                 results = {"name": name, "group": group, **results}
                 self._show(results)
@@ -95,7 +96,7 @@ class Evaluation:
             references: The originals, of `open_folders`.
             made: The reconstructions.
         """
-        measures = fitting(self.measures, made.side, self.asked)
+        measures = self._fitting(made.side)
         results = evaluate_folders(references, made, measures=measures, **self.protocol)
         name = Path(made.name).resolve().name
         results = {"name": name, "group": name, **results}
@@ -104,6 +105,11 @@ class Evaluation:
             sheet = draw_folder_extremes(references, made, results, name) if results["extremes"] else None
             self._write(self.output_dir, results, sheet)
         self._compare()
+
+    def _fitting(self, size: int) -> Measures:
+        if size not in self._fitted:  # so that what does not fit is said once
+            self._fitted[size] = fitting(self.measures, size, self.asked)
+        return self._fitted[size]
 
     @property
     def _writes(self) -> bool:

@@ -12,6 +12,7 @@ from .distribution import DISTRIBUTION_METRICS, KID_SUBSET_SIZE, KID_SUBSETS, SE
 from .inception import FIDInception, load_inception, weights_hash
 from .lpips import LPIPS
 from .metrics import SCALE_WEIGHTS, WINDOW, l1, ms_ssim, mse, psnr, ssim
+from .ranks import rank
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def load_measures(
     def leave_out(left_out: Sequence[str], error: ValueError, flag: str = "") -> None:
         if names is not None:
             raise error
-        logger.warning("Without %s: %s%s", ", ".join(left_out), one_line(error, at_most=300), flag)
+        _warn(f"Without {', '.join(left_out)}: {one_line(error, at_most=300)}{flag}")
         chosen[:] = [name for name in chosen if name not in left_out]
 
     for name, trunk in _TRUNKS.items():
@@ -172,6 +173,11 @@ def fitting(measures: Measures, resolution: int, asked: Sequence[str] | None) ->
             f"{resolution}: leave it out of --metrics"
         )
     for name in small:
-        logger.warning("Without %s: it needs at least %d x %d pixels", name, smallest[name], smallest[name])
+        _warn(f"Without {name}: it needs at least {smallest[name]} x {smallest[name]} pixels")
     lpips = {name: network for name, network in measures.lpips.items() if name not in small}
     return Measures(tuple(name for name in measures.names if name not in small), lpips, measures.inception)
+
+
+def _warn(message: str) -> None:
+    if rank() == 0:  # the others leave out the same
+        logger.warning(message)

