@@ -120,7 +120,8 @@ def test_results_go_into_the_card(folder, tmp_path, capsys):
         (["--model", "M", "--expected_samples", "50000"], "Expected 50,000 pictures, got 12"),
         (["--model", "M", "--resolution", "33"], "nearest that fit"),
         (["--model", "M", "M"], "is given twice"),
-        (["--model", "M", "--update_card", "--max_samples", "1", "--output_dir", "/dev/null"], "/dev/null"),
+        (["--model", "M", "--max_samples", "1", "--output_dir", "/dev/null"], "/dev/null"),
+        (["--model", "org/fsq", "--update_card"], "org/fsq has no README.md"),
     ],
 )
 def test_a_mistake_is_one_line(folder, capsys, words, said):

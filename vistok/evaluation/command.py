@@ -13,7 +13,7 @@ from ..data import Source
 from ..modeling import VQModelHF
 from .folders import FolderSource, evaluate_folders
 from .measures import Measures, fitting
-from .model_index import update_card
+from .model_index import card_of, update_card
 from .protocol import evaluate, format_metrics
 from .ranks import rank
 from .report import RESULTS, named, to_json, write_comparison
@@ -73,6 +73,9 @@ class Evaluation:
             card: Whether the results go into the cards of the models, which are local folders.
         """
         alone = sum(map(len, groups)) == 1
+        if card:
+            for path in (path for group in groups for path in group):
+                card_of(path)  # before hours of work
         for paths, names in zip(groups, named(groups), strict=True):
             for path, (name, group) in zip(paths, names, strict=True):
                 model = VQModelHF.from_pretrained(path).to(device).eval()

@@ -44,6 +44,18 @@ def eval_results(results: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
+def card_of(folder: str | Path) -> Path:
+    """The card in a model's folder.
+
+    Raises:
+        ValueError: It has none, or is no folder.
+    """
+    path = Path(folder) / "README.md"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no README.md: a card is updated in a local folder of a model")
+    return path
+
+
 def update_card(folder: str | Path, results: dict[str, Any], name: str | None = None) -> Path:
     """Puts results into the `model-index` of a model's card; those of the same metric, data and protocol go.
 
@@ -58,9 +70,7 @@ def update_card(folder: str | Path, results: dict[str, Any], name: str | None = 
     Raises:
         ValueError: The folder has no card.
     """
-    path = Path(folder) / "README.md"
-    if not path.is_file():
-        raise ValueError(f"{folder} has no README.md: a card is updated in a local folder of a model")
+    path = card_of(folder)
     card = ModelCard.load(path)
     new = eval_results(results)
     kept = [
