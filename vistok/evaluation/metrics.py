@@ -50,6 +50,7 @@ def psnr(pictures: Tensor, references: Tensor) -> Tensor:
     return -10 * torch.log10(mse(pictures, references))
 
 
+@torch.no_grad()
 def ssim(pictures: Tensor, references: Tensor) -> Tensor:
     """The structural similarity of each picture, by an 11x11 Gaussian window (sigma 1.5) within it.
 
@@ -61,7 +62,7 @@ def ssim(pictures: Tensor, references: Tensor) -> Tensor:
         references: The same.
 
     Returns:
-        float64 `(B,)`, the mean over channels and places.
+        float64 `(B,)`, the mean over channels and places; without a gradient.
 
     Raises:
         ValueError: The pictures are smaller than the window.
@@ -69,6 +70,7 @@ def ssim(pictures: Tensor, references: Tensor) -> Tensor:
     return _similarity(pictures, references)
 
 
+@torch.no_grad()
 def ms_ssim(pictures: Tensor, references: Tensor) -> Tensor:
     """The structural similarity of each picture at five scales, each half the size of the one before.
 
@@ -122,12 +124,14 @@ def _similarity_map(a: Tensor, b: Tensor, luminance: bool) -> Tensor:
     # of five.
     mean_a, mean_b = _blur(a), _blur(b)
     product = mean_a * mean_b
-    squares = mean_a.square() + mean_b.square()
-    variances = _blur(a.square() + b.square()) - squares
-    covariance = _blur(a * b) - product
+    squares = torch.addcmul(mean_a.square_(), mean_b, mean_b)
+    variances = _blur(torch.addcmul(a * a, b, b)).sub_(squares)
+    covariance = _blur(a * b).sub_(product)
     c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * covariance + c2) / (variances + c2)
-    return similarity * (2 * product + c1) / (squares + c1) if luminance else similarity
+    similar, largest = covariance.mul_(2).add_(c2), variances.add_(c2)
+    if luminance:
+        similar, largest = similar.mul_(product.mul_(2).add_(c1)), largest.mul_(squares.add_(c1))
+    return similar.div_(largest)
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -138,7 +142,9 @@ def _blur(x: Tensor) -> Tensor:
     for dim in (-2, -1):
         size = x.shape[dim] - WINDOW + 1
         blurred = x.narrow(dim, half, size) * window[half]
+        pair = torch.empty_like(blurred)
         for i in range(half):
-            blurred.add_(x.narrow(dim, i, size) + x.narrow(dim, WINDOW - 1 - i, size), alpha=window[i])
+            torch.add(x.narrow(dim, i, size), x.narrow(dim, WINDOW - 1 - i, size), out=pair)
+            blurred.add_(pair, alpha=window[i])
         x = blurred
     return x
