@@ -60,7 +60,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(here, capsys, words, said, mon
     [
         (["train", "--learning_rat", "1"], "did you mean --learning_rate?"),
         (["train", "--learning_rate"], "expected one argument"),
-        (["evaluate"], "--model"),
+        (["compare", "--output_dir", "x"], "RESULTS"),
         (["tokenize"], "invalid choice"),
         ([], "COMMAND"),
     ],

@@ -1,6 +1,6 @@
 """What measuring costs: SSIM beside scikit-image's, and all that is measured beside encoding and decoding.
 
-    python scripts/benchmarks/evaluation.py [--rounds 7] [--pictures 2]
+    python scripts/benchmarks/evaluation.py [--rounds 5] [--pictures 4]
 
 One thread, candidates interleaved, the processor's time, the least of the rounds: other programs disturb it
 least. Before anything is timed the results must agree.
@@ -56,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7, help="samples of each candidate")
-    parser.add_argument("--pictures", type=int, default=2, help="pictures in a batch")
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each candidate")
+    parser.add_argument("--pictures", type=int, default=4, help="pictures in a batch")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     count = arguments.pictures

@@ -22,7 +22,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def large_pictures():
-    crops = [picture[20:280, 30:290] for picture in (data.astronaut(), data.chelsea())]
+    crops = [picture[20:200, 30:214] for picture in (data.astronaut(), data.chelsea())]
     clean = torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 255
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     return clean, (clean + 0.1 * noise).clamp(0, 1)
