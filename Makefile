@@ -17,7 +17,7 @@ quickstart:  ## Train a small tokenizer on embedded photographs, evaluate it, dr
 	@$(run) vistok quickstart --output_dir outputs/quickstart
 
 test:  ## Run every test, the examples in docstrings and README among them (5 minutes)
-	@$(run) python -m pytest
+	@$(run) python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint:  ## Check style and format
 	@$(run) ruff check .

@@ -44,6 +44,16 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_DATAS
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _one_thread_a_process():
+    """Of `pytest -n`: processes that share the cores are slowed by more threads than there are."""
+    import torch
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _quiet_transformers():
     from transformers.utils import logging
 

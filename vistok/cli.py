@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--resolution", type=int, help="height and width in pixels; by default the model's")
     evaluate.add_argument(
         "--crop",
-        choices=("center_crop", "adm_crop"),
+        choices=("center_crop", "adm_crop", "celeba_crop"),
         default="center_crop",
         help="how pictures are cut to size; adm_crop is that of LlamaGen's and OptVQ's figures",
     )

@@ -1,80 +1,13 @@
-"""MaskGIT's network beside its numbers, which tests/conversion shows against the originals'."""
-
-import copy
+"""What is MaskGIT's own; the rest is in test_group_norm_networks.py and tests/conversion/."""
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from vistok import LFQConfig, MaskGITConfig, VQModelHF
+from vistok import MaskGITConfig
 from vistok.networks import build_encoder
 
-over_downsamplings = pytest.mark.parametrize("downsampling", ["pool", "conv"])
-
-
-def small(downsampling: str) -> VQModelHF:
-    torch.manual_seed(0)
-    network = MaskGITConfig(
-        hidden_channels=32, channel_multipliers=[1, 2], num_res_blocks=1, downsampling=downsampling
-    )
-    return VQModelHF(LFQConfig(num_bits=6, image_size=16, network=network)).eval()
-
-
-def pictures() -> Tensor:
-    return torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-@over_downsamplings
-def test_checkpointed_gradients_are_equal_and_blocks_run_twice(downsampling: str):
-    plain = small(downsampling).train()
-    checkpointed = copy.deepcopy(plain)
-    enable = getattr(
-        checkpointed, "activation_checkpointing_enable", checkpointed.gradient_checkpointing_enable
-    )
-    enable()
-    calls = []
-    for name, module in checkpointed.named_modules():
-        if name.endswith("conv1"):
-            module.register_forward_hook(lambda *_, name=name: calls.append(name))
-    for model in (plain, checkpointed):
-        out = model(pictures())
-        (out.reconstruction.square().mean() + out.loss).backward()
-    assert calls
-    assert all(calls.count(name) == 2 for name in calls)
-    for (name, one), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
-        assert one.grad is not None, name
-        assert torch.equal(one.grad, other.grad), name
-
-
-@over_downsamplings
-def test_compiled_is_equal(downsampling: str):
-    model = small(downsampling)
-    encode = torch.compile(model.encode_latents, fullgraph=True, backend="aot_eager")
-    decode = torch.compile(model.decode_quantized, fullgraph=True, backend="aot_eager")
-    latents = model.encode_latents(pictures())
-    torch.testing.assert_close(encode(pictures()), latents)
-    latents = latents.detach().requires_grad_()
-    gradients = []
-    for call in (model.decode_quantized, decode):
-        picture = call(latents)
-        gradients.append(torch.autograd.grad(picture.square().mean(), [latents, model.decoder.last_layer]))
-    torch.testing.assert_close(picture, model.decode_quantized(latents))
-    torch.testing.assert_close(*gradients)
-
-
-@over_downsamplings
-def test_bfloat16_is_near_float32(downsampling: str):
-    model = small(downsampling)
-    with torch.no_grad():
-        out = model.encode(pictures())
-        latents, picture = model.encode_latents(pictures()), model.decode(out.tokens)
-        half = model.to(torch.bfloat16)
-        near = half.encode_latents(pictures())
-        assert near.dtype == torch.bfloat16
-        torch.testing.assert_close(near.float(), latents, atol=0.05 * float(latents.abs().max()), rtol=0)
-        decoded = half.decode(out.tokens)
-        torch.testing.assert_close(decoded.float(), picture, atol=0.05 * float(picture.abs().max()), rtol=0)
+from .test_group_norm_networks import NETWORKS, small
 
 
 def test_a_block_that_changes_the_width_forgets_its_input():
@@ -92,7 +25,7 @@ def test_a_block_that_changes_the_width_forgets_its_input():
 
 
 def test_strided_convolutions_pad_on_the_right_and_below():
-    encoder = small("conv").encoder
+    encoder = small(NETWORKS[3]).encoder
     x = torch.randn(1, 32, 6, 8)
     (down,) = encoder.downsamples
     wanted = F.conv2d(F.pad(x, (0, 1, 0, 1)), down.conv.weight, down.conv.bias, stride=2)

@@ -7,26 +7,18 @@ from torch import nn
 from vistok import FSQConfig, SimpleCNNConfig, StridedCNNConfig, VQModelHF
 from vistok.networks import DECODERS, ENCODERS, build_decoder, build_encoder, takes_quantized
 
+from ..small_networks import SMALL
+
 NETWORKS = [config for config in ENCODERS if config.__module__.startswith("vistok.")]
-SMALL = {
-    "hidden_channels": 32,  # of which group normalization makes 32 groups
-    "channel_multipliers": [1, 1],
-    "attention_levels": [1],
-    "num_res_blocks": 1,
-    "hidden_size": 64,
-    "intermediate_size": 32,
-    "num_layers": 1,
-    "num_heads": 2,
-    "decoder_hidden_size": 64,
-    "decoder_num_layers": 1,
-    "num_latent_tokens": 6,
-    "image_size": 64,
-}  # fields of a network that make it small, where it has them
 
 
 def small(config_class: type):
     return config_class(
-        **{name: value for name, value in SMALL.items() if name in config_class.public_fields()}
+        **{
+            name: value
+            for name, value in {**SMALL, "image_size": 64}.items()
+            if name in config_class.public_fields()
+        }
     )
 
 

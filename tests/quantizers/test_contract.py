@@ -13,22 +13,10 @@ from vistok import VQModelHF
 from vistok.networks import ENCODERS, build_encoder
 from vistok.quantizers import Quantizer, Residual, build_quantizer
 
+from ..small_networks import SMALL
 from .methods import METHODS, Method, grid_for, latents_for, several_scales
 
-SMALL_NETWORK = {
-    "hidden_channels": 32,  # of which group normalization makes 32 groups
-    "channel_multipliers": [1, 1],
-    "attention_levels": [1],
-    "num_res_blocks": 1,
-    "hidden_size": 64,
-    "intermediate_size": 32,
-    "num_layers": 1,
-    "num_heads": 2,
-    "decoder_hidden_size": 64,
-    "decoder_num_layers": 1,
-    "num_latent_tokens": 6,
-    "image_size": 32,
-}
+SMALL_NETWORK = {**SMALL, "image_size": 32}
 NETWORKS = [config for config in ENCODERS if config.__module__.startswith("vistok.")]
 
 

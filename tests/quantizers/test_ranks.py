@@ -1,42 +1,20 @@
 """Several processes equal one on the joined batch, for every method: real processes, joined by gloo."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
+from ..ranks import run_ranks
 from .methods import METHODS
-
-ROOT = Path(__file__).parents[2]
-
-
-def run_ranks(world_size: int, folder: Path) -> list[dict[str, Tensor]]:
-    folder.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.quantizers.ranks", str(rank), str(world_size), str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(outputs)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[int, list[dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    return {world_size: run_ranks(world_size, folder / str(world_size)) for world_size in (1, 2, 3)}
+    return {
+        world_size: run_ranks("tests.quantizers.ranks", world_size, folder / str(world_size))
+        for world_size in (1, 2, 3)
+    }
 
 
 @pytest.mark.parametrize("masked", [False, True])

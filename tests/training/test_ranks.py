@@ -1,40 +1,16 @@
 """Two processes, and several micro-batches, train as one process does on the joined batch."""
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from ..ranks import run_ranks
 from .trainer_ranks import Case, cases
 
-ROOT = Path(__file__).parents[2]
 TOLERANCES = {"float64": 1e-6, "float32": 1e-5}
 CASES = [(dtype, case) for dtype in TOLERANCES for case in cases(dtype)]
-
-
-def run(world_size: int, accumulation: int, dtype: str, folder: Path) -> list[dict[str, Tensor]]:
-    folder.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.training.trainer_ranks"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(world_size), str(accumulation), dtype, str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(outputs)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +21,10 @@ def runs(tmp_path_factory):
     def made(dtype: str) -> dict[str, list[dict[str, Tensor]]]:
         folder = tmp_path_factory.mktemp(dtype)
         shapes = {"one": (1, 1), "two ranks": (2, 1), "four micro-batches": (1, 4)}
-        return {name: run(*shape, dtype, folder / name) for name, shape in shapes.items()}
+        return {
+            name: run_ranks("tests.training.trainer_ranks", ranks, folder / name, micro_batches, dtype)
+            for name, (ranks, micro_batches) in shapes.items()
+        }
 
     return made
 

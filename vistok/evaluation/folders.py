@@ -120,7 +120,7 @@ def evaluate_folders(
         made: The reconstructions: square pictures of one size, and lossless files, for a JPEG would be
             measured with its loss.
         measures: The metrics; by default L1, MSE, PSNR and SSIM.
-        crop: How originals of another size are cropped: `"center_crop"` or `"adm_crop"`.
+        crop: How originals of another size are cropped: a key of `protocol.CROPS`.
         batch_size: Pictures at a time.
         num_workers: Processes that decode pictures, for each rank and folder.
         limit: Measure the first so many pictures only.

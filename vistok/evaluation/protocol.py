@@ -27,6 +27,8 @@ CROPS = {
     "center_crop": "shorter edge to the resolution, bicubic with antialiasing; centre crop",
     "adm_crop": "halved by a box filter while at least twice the resolution, shorter edge to the resolution, "
     "bicubic with antialiasing; centre crop (ADM's, as LlamaGen and OptVQ evaluate)",
+    "celeba_crop": "the 128 pixels around (89, 121) of an aligned picture, to the resolution, bilinear with "
+    "antialiasing",
 }
 _PACKAGES = ("torch", "transformers", "torchmetrics", "numpy", "pillow")
 
@@ -57,7 +59,7 @@ def evaluate(
         source: The split, of `vistok.data.open_dataset`.
         measures: The metrics; by default L1, MSE, PSNR and SSIM. `load_measures` loads those with networks.
         resolution: Height and width in pixels; by default the model's `image_size`.
-        crop: `"center_crop"` or `"adm_crop"`.
+        crop: `"center_crop"`, `"adm_crop"` or `"celeba_crop"`.
         batch_size: Pictures at a time.
         num_workers: Processes that decode pictures, for each rank.
         limit: Evaluate the first so many pictures only.

@@ -5,6 +5,7 @@ transposed ones on the quantized vectors and a 1x1 convolution to pixels. No nor
 the end. At its default width encoder and decoder have 8.4 M parameters each.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -32,13 +33,54 @@ class StridedCNNConfig(NetworkConfig):
     num_downsamples: int = number(3, at_least=1, below=16)
 
 
+class _Convolution(torch.autograd.Function):
+    """A strided convolution of many channels in float32, whose weights get their gradient twice as fast.
+
+    Where channels come last oneDNN has no blocked kernel for the gradient of the weights: it runs at 50 to 60
+    GFLOP/s where contiguous tensors run at 130. The copies cost a sixth of what that saves; forward and the
+    gradient of the input are faster with channels last.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = [2, 2], [1, 1], [1, 1], transposed, [0, 0], 1
+        return torch.convolution(x, weight, bias, *ctx.geometry)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        x, weight = ctx.saved_tensors
+        backward, biases = torch.ops.aten.convolution_backward, [gradient.shape[1]]
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x, _, _ = backward(gradient, x, weight, biases, *ctx.geometry, [True, False, False])
+        if any(ctx.needs_input_grad[1:3]):
+            x, gradient = x.contiguous(), gradient.contiguous()
+            mask = [False, *ctx.needs_input_grad[1:3]]
+            _, of_weight, of_bias = backward(gradient, x, weight.contiguous(), biases, *ctx.geometry, mask)
+        return of_x, of_weight, of_bias, None
+
+
+def _convolve(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    if (
+        x.device.type == "cpu"
+        and x.dtype == conv.weight.dtype == torch.float32
+        and min(conv.in_channels, conv.out_channels) >= 256  # with fewer the copies cost what they save
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    ):
+        return _Convolution.apply(x, conv.weight, conv.bias, conv.transposed)
+    return conv(x)
+
+
 class _Down(GradientCheckpointingLayer):
     def __init__(self, before: int, after: int):
         super().__init__()
         self.conv = nn.Conv2d(before, after, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x), inplace=True)
+        return F.relu(_convolve(self.conv, x), inplace=True)
 
 
 class _Up(GradientCheckpointingLayer):
@@ -47,7 +89,7 @@ class _Up(GradientCheckpointingLayer):
         self.conv = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x), inplace=True)
+        return F.relu(_convolve(self.conv, x), inplace=True)
 
 
 class StridedCNNEncoder(Encoder):

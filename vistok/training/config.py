@@ -68,6 +68,7 @@ class TrainingConfig:
             `"center_crop"`, `"random_resized_crop"` (20 to 100 % of the area), `"adm_crop"` and
             `"adm_random_crop"` (ADM's: the centre, or at random from 80 to 100 % of the shorter edge),
             `"celeba_crop"` (aligned CelebA's faces, 128 pixels around (89, 121)).
+        eval_crop: The crop of validation pictures: `"center_crop"`, `"adm_crop"` or `"celeba_crop"`.
         random_flip: Whether to mirror every second picture.
         dataloader_num_workers: Processes that decode pictures.
         max_train_steps: Optimizer steps.
@@ -148,6 +149,7 @@ class TrainingConfig:
     crop: Literal[
         "random_crop", "center_crop", "random_resized_crop", "adm_crop", "adm_random_crop", "celeba_crop"
     ] = "random_crop"
+    eval_crop: Literal["center_crop", "adm_crop", "celeba_crop"] = "center_crop"
     random_flip: bool = True
     dataloader_num_workers: int = number(0, at_least=0)
 

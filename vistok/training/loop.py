@@ -400,7 +400,7 @@ class Trainer:
         tokenizer.eval()
 
         def draw() -> None:
-            sheet = draw_validation_sheet(tokenizer, self.validation_data, self.config.num_validation_images)
+            sheet = draw_validation_sheet(tokenizer, self.validation_data, self.config)
             name = f"step-{self.step:07d}.png"
             checkpoints.publish(self.output_dir / "sheets", lambda folder: sheet.save(folder / name))
             self.journal.show(self.step, "validation/pictures", sheet)
@@ -417,11 +417,12 @@ class Trainer:
         return evaluate(
             tokenizer,
             self.validation_data,
+            crop=self.config.eval_crop,
             batch_size=self.config.eval_batch_size,
             num_workers=self.config.dataloader_num_workers,
             limit=limit,
             on_error=self.config.on_unreadable,
-            progress=progress and self.accelerator.is_main_process,
+            progress=progress,
         )
 
     def _finish(self) -> VQModelHF:

@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def draw_validation_sheet(model: VQModelHF, source: Source, count: int) -> Image.Image:
+def draw_validation_sheet(model: VQModelHF, source: Source, config: TrainingConfig) -> Image.Image:
     """The first pictures of a split beside their reconstructions and tokens.
 
     Args:
         model: The tokenizer, in eval mode.
         source: The split.
-        count: Number of pictures.
+        config: The settings of the run: how many pictures, and their crop.
     """
-    transform = PictureTransform(model.config.image_size)
+    transform, count = PictureTransform(config.resolution, config.eval_crop), config.num_validation_images
     batch = next(ordered_batches(source, transform, batch_size=count, limit=count, on_error="skip"), None)
     if batch is None:
         raise ValueError(
@@ -59,7 +59,7 @@ def write_results(
         results: What `vistok.evaluation.evaluate` returned.
         step: Optimizer steps taken.
     """
-    sheet = draw_validation_sheet(model, source, config.num_validation_images)
+    sheet = draw_validation_sheet(model, source, config)
     name = config.hub_model_id or Path(config.output_dir).resolve().name
 
     def write(folder: Path) -> None:
