@@ -1,8 +1,8 @@
 """One rank of `test_ranks.py`: a model evaluated on its share of a split, saved for comparison.
 
-    python -m tests.evaluation.evaluate_rank RANK WORLD_SIZE FOLDER BATCH_SIZES...
+    python -m tests.evaluation.evaluate_rank RANK WORLD_SIZE SPLIT BATCH_SIZE... FOLDER
 
-FOLDER holds the model and the pictures.
+SPLIT is the folder of the model and the pictures.
 """
 
 import json
@@ -44,16 +44,17 @@ def measure(rank: int, folder: Path, batch_sizes: Sequence[int]) -> dict[str, di
     return json.loads(to_json(results))
 
 
-def main(rank: int, world_size: int, folder: Path, batch_sizes: list[int]) -> None:
+def main(rank: int, world_size: int, split: Path, batch_sizes: list[int], folder: Path) -> None:
     torch.set_num_threads(1)
     logging.disable()  # the pictures that are skipped are named
     store = f"file://{folder}/store"
     dist.init_process_group(
         "gloo", init_method=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=120)
     )
-    (folder / f"{rank}.json").write_text(json.dumps(measure(rank, folder, batch_sizes)))
+    torch.save(measure(rank, split, batch_sizes), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), [int(size) for size in sys.argv[4:]])
+    rank, world_size, split, *batch_sizes, folder = sys.argv[1:]
+    main(int(rank), int(world_size), Path(split), [int(size) for size in batch_sizes], Path(folder))

@@ -1,11 +1,6 @@
 """Neither ranks nor batches change a number: real processes joined by gloo, some pictures unreadable."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +8,9 @@ import torch
 from vistok import FSQConfig, VQModelHF
 from vistok.data.samples import open_samples
 
+from ..ranks import run_ranks
 from .evaluate_rank import measure
 
-ROOT = Path(__file__).parents[2]
 COUNT, UNREADABLE = 23, [4, 5, 6, 7, 20]  # a prime number; four in a row are whole batches of 1
 RANKS = 2
 SIZES = (1, 7, 64)  # with 64, the second rank has nothing
@@ -41,23 +36,8 @@ def runs(tmp_path_factory):
     network = {"model_type": "vistok_simple_cnn", "hidden_channels": 8}
     config = FSQConfig(levels=[8, 5, 5, 5], image_size=32, network=network, num_codebooks=2)
     VQModelHF(config).save_pretrained(folder / "model")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.evaluation.evaluate_rank"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(RANKS), str(folder), *map(str, SIZES)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
     one = measure(0, folder, SIZES)
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
-    return one, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return one, run_ranks("tests.evaluation.evaluate_rank", RANKS, folder / "ranks", folder, *SIZES)
 
 
 def without_speed(results: dict) -> dict:
