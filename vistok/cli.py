@@ -157,6 +157,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after `vistok`; by default those of the process.
     """
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     dotted: list[str] = []
     if arguments[:1] == ["train"]:
@@ -174,9 +182,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     try:
         flags.run(flags, dotted)
-    except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
-        return 130
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_ours(error):
             raise  # a defect: its traceback is what a report needs
@@ -206,6 +211,7 @@ def _train(flags: argparse.Namespace, dotted: list[str]) -> None:
     trainer.train()
     if trainer.accelerator.is_main_process:
         print(f"Wrote the tokenizer to {config.output_dir}; VQModelHF.from_pretrained loads it from there")
+    trainer.accelerator.end_training()
 
 
 def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
