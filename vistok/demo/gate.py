@@ -1,0 +1,121 @@
+"""What reaches the server at all: an ASGI middleware before Gradio.
+
+Gradio's `max_file_size` holds for uploads alone: a `data:` URL in a request's JSON is read whole, and some of
+its routes fetch what an address names. Here every body has a limit and only the routes of the page are open.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .uploads import MAX_BYTES
+
+MAX_BODY = 2 * 2**20  # bytes of a request that is no upload: a quarter of a million tokens as text
+MAX_UPLOAD = MAX_BYTES + 2**16  # bytes; multipart adds a little
+READ = (
+    "/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
+    "/gradio_api/info", "/gradio_api/info/", "/gradio_api/openapi.json", "/gradio_api/app_id",
+    "/gradio_api/startup-events", "/gradio_api/queue/data", "/gradio_api/upload_progress",
+    "/gradio_api/theme.css", "/gradio_api/heartbeat/*", "/gradio_api/call/*", "/gradio_api/file=*",
+    "/assets/*", "/static/*", "/svelte/*",
+)  # fmt: skip
+WRITTEN = (
+    "/gradio_api/queue/join", "/gradio_api/call/*", "/gradio_api/upload", "/gradio_api/cancel",
+    "/gradio_api/reset", "/gradio_api/reset/",
+)  # fmt: skip
+QUEUED = ("/gradio_api/queue/join", "/gradio_api/call/*")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Gate:
+    """ASGI middleware: closed routes, bodies with a limit, a full queue in our own words.
+
+    Args:
+        app: What lies behind.
+        queue: Says how many requests wait and how many may, when it is called.
+    """
+
+    def __init__(self, app: Callable, queue: Callable[[], tuple[int, int]]):
+        self.app = app
+        self.queue = queue
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answers a request, or passes it on."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return  # the page opens no web socket
+        path, writes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if not _listed(path, WRITTEN if writes else READ) or _is_address(path):
+            await _answer(send, 404, "There is no such page.")
+            return
+        if writes:
+            limit = MAX_UPLOAD if path == "/gradio_api/upload" else MAX_BODY
+            receive = _Limited(receive, limit)
+            if _declared_length(scope) > limit:
+                await _answer(send, 413, _too_long(limit))
+                return
+            waiting, most = self.queue()
+            if _listed(path, QUEUED) and waiting >= most:
+                sentence = f"The queue is full: {waiting} requests are waiting. Try again in a minute."
+                await _answer(send, 503, sentence)
+                return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except _TooLongError:
+            if started:
+                raise
+            await _answer(send, 413, _too_long(limit))
+
+
+class _TooLongError(Exception):
+    """A body goes on beyond its limit."""
+
+
+class _Limited:
+    """A `receive` that counts: a body need not declare its length."""
+
+    def __init__(self, receive: Receive, limit: int):
+        self.receive, self.left = receive, limit
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise _TooLongError
+        return message
+
+
+def _listed(path: str, routes: tuple[str, ...]) -> bool:
+    return any(path.startswith(route[:-1]) if route.endswith("*") else path == route for route in routes)
+
+
+def _is_address(path: str) -> bool:
+    """Whether a path asks for a file at an address, which Gradio would fetch."""
+    return "file=" in path and "://" in path.replace(":/", "://")
+
+
+def _declared_length(scope: Message) -> int:
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(length) if length.isdigit() else 0
+
+
+def _too_long(limit: int) -> str:
+    return f"The request has more than {limit // 2**20} MB, the most that is taken here."
+
+
+async def _answer(send: Send, status: int, sentence: str) -> None:
+    body = json.dumps({"detail": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
