@@ -158,6 +158,38 @@ def draw_difference(original: Image.Image, reconstruction: Image.Image, amplify:
     return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
 
 
+def draw_close_up(
+    pictures: Sequence[Image.Image], middle: Sequence[int], side: int = 64, scale: int = 5
+) -> Image.Image:
+    """Draws the same part of several pictures side by side, enlarged so that one sees the pixels.
+
+    Args:
+        pictures: RGB pictures of one size.
+        middle: Which pixel, across and down, is in the middle, as far as the border allows.
+        side: Pixels of the part's height and width; less where the pictures are smaller.
+        scale: By how much they are enlarged.
+
+    Returns:
+        An RGB picture on a white ground.
+
+    Example:
+        >>> draw_close_up([Image.new("RGB", (96, 80))] * 2, middle=(0, 40)).size
+        (650, 320)
+    """
+    sizes = [min(side, length) for length in pictures[0].size]
+    left, top = (
+        min(max(0, at - size // 2), length - size)
+        for at, size, length in zip(middle, sizes, pictures[0].size, strict=True)
+    )
+    width, height = (size * scale for size in sizes)
+    gap = 2 * scale
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height), "white")
+    for place, picture in enumerate(pictures):
+        part = picture.crop((left, top, left + sizes[0], top + sizes[1]))
+        sheet.paste(part.resize((width, height), Image.Resampling.NEAREST), (place * (width + gap), 0))
+    return sheet
+
+
 def mark_places(picture: Image.Image, marked: np.ndarray, chosen: tuple[int, int], scale: int) -> Image.Image:
     """Darkens a picture except at some places of its token grid, and frames one of them.
 

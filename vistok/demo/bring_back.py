@@ -24,7 +24,10 @@ class BringBack:
 
     def draw(self) -> None:
         """Draws the upload and its picture."""
-        gr.HTML(html.note("And back: upload tokens, of this page or your own, and see their picture."))
+        gr.HTML(
+            html.note("And back: upload tokens, of this page or your own, and see their picture."),
+            padding=False,
+        )
         with gr.Row():
             with gr.Column(min_width=280):
                 self.file = gr.File(
@@ -36,7 +39,7 @@ class BringBack:
                 self.button = gr.Button("Decode", variant="primary", elem_id="decode")
             with gr.Column(min_width=280):
                 self.picture = panel("Picture of the tokens", elem_id="decoded")
-                self.says = gr.HTML(elem_id="decoded-says")
+                self.says = gr.HTML(elem_id="decoded-says", padding=False)
 
     def events(self, see: Panels) -> None:
         """Connects everything, once all is drawn."""

@@ -1,4 +1,4 @@
-"""Small bar charts as SVG, in the colour of the text around them."""
+"""Small bar charts as SVG; the page gives them their colours."""
 
 from collections.abc import Sequence
 

@@ -31,9 +31,9 @@ class Compare:
         """Draws the tab."""
         names = list(self.context.tokenizers)
         if len(names) < 2:
-            gr.HTML(html.note(f"{ALONE} vistok demo --model FOLDER_OR_HUB_ID --model ANOTHER"))
+            gr.HTML(html.note(f"{ALONE} vistok demo --model FOLDER_OR_HUB_ID --model ANOTHER"), padding=False)
             return
-        gr.HTML(html.note(f"All see one picture at one size. {SQUARE}"))
+        gr.HTML(html.note(f"All see one picture at one size. {SQUARE}"), padding=False)
         self.names = gr.CheckboxGroup(
             names, value=names[:MOST], label=f"Two or three tokenizers, of {len(names)}"
         )
@@ -63,16 +63,12 @@ class Compare:
         results = [reconstruct(tokenizer, picture, size, square) for tokenizer in chosen]
         missing = [gr.Image(None, visible=False)] * (MOST - len(results))
         differences = [draw_difference(result.original, result.picture, amplify) for result in results]
-        titles = [f"{result.tokenizer}: {html.decibels(result.numbers['psnr'])}" for result in results]
         return [
             html.compared(chosen, results),
             results[0].original,
-            *(
-                gr.Image(result.picture, label=title, visible=True)
-                for result, title in zip(results, titles, strict=True)
-            ),
+            *(gr.Image(one.picture, label=one.tokenizer, visible=True) for one in results),
             *missing,
-            *(gr.Image(one, label=f"Difference, amplified {amplify}×", visible=True) for one in differences),
+            *(gr.Image(one, label=f"Difference, {amplify}×", visible=True) for one in differences),
             *missing,
         ]
 

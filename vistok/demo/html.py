@@ -29,17 +29,17 @@ def numbers(tokenizer: Tokenizer, result: Reconstruction) -> str:
     ]
     if result.tokens is not None:
         entries = tokenizer.model.codebook_size * tokenizer.num_codebooks
-        shape = " × ".join(map(str, result.tokens.shape))
+        shape = "×".join(map(str, result.tokens.shape))
         tiles += [
-            (f"{values['tokens']:,}", f"tokens, {shape}", "how many whole numbers describe the picture"),
+            (f"{values['tokens']:,}", f"tokens: {shape}", "how many whole numbers describe the picture"),
             (f"{values['bits_per_pixel']:.3f}", "bits per pixel", "an uncompressed picture has 24"),
             (
-                f"{values['entries_used']:,} of {entries:,}",
+                f"{values['entries_used']:,} / {entries:,}",
                 "entries used",
                 "of the codebook, in this picture",
             ),
         ]
-    tiles.append((f"{values['seconds']:.2f} s", "to tokens and back", "without drawing and measuring"))
+    tiles.append((f"{values['seconds']:.2f} s", "time", "to tokens and back, without drawing and measuring"))
     items = "".join(
         f'<div class="tile" title="{note}"><dd>{escape(value)}</dd><dt>{escape(name)}</dt></div>'
         for value, name, note in tiles
@@ -55,6 +55,8 @@ def what_was_computed(tokenizer: Tokenizer, result: Reconstruction) -> str:
         text = f"The centre square at {width} × {height} pixels: {why}."
     else:
         text = f"The whole picture at {width} × {height} pixels."
+    if result.tokens is not None:
+        text += " Click a token to look into it."
     return note(text)
 
 

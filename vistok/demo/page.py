@@ -44,7 +44,7 @@ def build(models: Sequence[str] = (), gpu: Callable[[Callable], Callable] | None
     with SafeBlocks(TITLE) as page:
         gr.HTML(HEAD)
         with gr.Row():
-            with gr.Column(scale=1, min_width=300):
+            with gr.Column(scale=1, min_width=300, elem_classes="inputs"):
                 see.inputs()
             with gr.Column(scale=2, min_width=320), gr.Tabs() as tabs:
                 with gr.Tab("See", id="see"):

@@ -51,7 +51,7 @@ def panel(label: str, **options: Any) -> gr.Image:
     """A picture that the page shows; `options` are those of `gr.Image`."""
     return gr.Image(
         label=label, type="pil", format="png", interactive=False, height=PANEL, min_width=150,
-        buttons=["download", "fullscreen"], alt_text=label, **options,
+        buttons=["fullscreen"], alt_text=label, **options,
     )  # fmt: skip
 
 
@@ -100,9 +100,10 @@ class See:
             label="Picture", type="filepath", sources=["upload", "clipboard"], height=PANEL,
             elem_id="picture", placeholder="Drop a picture here, or click to choose one",
         )  # fmt: skip
+        gr.HTML(html.note("Or pick an example:"), padding=False)
         self.gallery = gr.Gallery(
-            thumbnails(), label="Or pick an example", columns=4, height=190, object_fit="cover",
-            allow_preview=False, buttons=[], interactive=False, elem_id="examples",
+            thumbnails(), label="Examples", show_label=False, columns=4, height="auto",
+            object_fit="cover", allow_preview=False, buttons=[], interactive=False, elem_id="examples",
         )  # fmt: skip
         self.name = gr.Dropdown(names, value=first.name, label="Tokenizer", visible=len(names) > 1)
         self.size = gr.Radio(**self._sizes(first.name), label="Shorter side")
@@ -111,26 +112,26 @@ class See:
     def panels(self) -> None:
         """Draws the first tab."""
         self.shown = gr.State(time_to_live=3600)
-        self.tiles = gr.HTML(elem_id="numbers")
+        self.tiles = gr.HTML(elem_id="numbers", padding=False)
         with gr.Row(elem_classes="panels"):
             self.original = panel("Original")
             self.result = panel("Reconstruction")
         with gr.Row(elem_classes="panels"):
             with gr.Column(min_width=150):
                 self.difference = panel("Difference")
-                self.legend = gr.HTML(html.difference_legend(AMPLIFY[1]))
+                self.legend = gr.HTML(html.difference_legend(AMPLIFY[1]), padding=False)
                 self.amplify = gr.Radio(
                     [(f"{factor}×", factor) for factor in AMPLIFY], value=AMPLIFY[1], label="Amplify it"
                 )
             with gr.Column(min_width=150):
-                self.maps = panel("Tokens: click one", elem_id="tokens", elem_classes="pixels clickable")
-                self.note = gr.HTML()
+                self.maps = panel("Tokens", elem_id="tokens", elem_classes="pixels clickable")
+                self.note = gr.HTML(padding=False)
         self.wipe = gr.ImageSlider(
-            label="Wipe between original (left) and reconstruction (right)",
+            label="Original | reconstruction",
             type="pil", format="png", interactive=False, max_height=460, elem_id="wipe",
         )  # fmt: skip
         self.chart = gr.HTML(
-            label="Codebook use in this picture", show_label=True, container=True, padding=True
+            elem_id="use", label="Codebook use in this picture", show_label=True, container=True, padding=True
         )
 
     def take_away(self) -> None:

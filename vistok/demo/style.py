@@ -23,15 +23,17 @@ CSS = """
   background: var(--block-background-fill); border: 1px solid var(--border-color-primary); }
 .tile dd { margin: 0; font-size: 1.1rem; font-weight: 600; white-space: nowrap; }
 .tile dt { font-size: .78rem; color: var(--body-text-color-subdued); }
-.note { margin: .1rem 0; font-size: .88rem; color: var(--body-text-color-subdued); }
+.note { margin: .1rem .2rem; font-size: .88rem; }
+.note, .tile dt, .facts dt { color: var(--body-text-color-subdued) !important; }
 .legend { display: flex; align-items: center; gap: .5rem; font-size: .8rem; flex-wrap: wrap; }
 .legend .heat { width: 7rem; height: .7rem; border-radius: .2rem;
   border: 1px solid var(--border-color-primary);
   background: linear-gradient(90deg, #000004, #51127c, #b73779, #fc8961, #fcfdbf); }
 .chart { margin: .3rem 0; }
-.chart svg { width: 100%; height: 6rem; display: block; color: var(--primary-500);
+#use .chart:first-of-type { margin-top: 1.5rem; }
+.chart svg { width: 100%; height: 6rem; display: block;
   border-bottom: 1px solid var(--border-color-primary); }
-.chart rect { fill: currentColor; }
+.chart rect { fill: var(--primary-500); }
 .chart line { stroke: var(--body-text-color-subdued); stroke-width: .3; }
 .chart figcaption, .chart .axis { font-size: .82rem; color: var(--body-text-color-subdued); }
 .chart .axis { display: flex; justify-content: space-between; }
@@ -39,14 +41,17 @@ CSS = """
 .facts > div { display: grid; grid-template-columns: 6rem 1fr; gap: .5rem; }
 .facts dt { color: var(--body-text-color-subdued); }
 .facts dd { margin: 0; font-weight: 500; }
-table.compared { width: 100%; border-collapse: collapse; font-size: .92rem; }
-table.compared th, table.compared td { text-align: right; padding: .4rem .6rem; white-space: nowrap;
-  border-bottom: 1px solid var(--border-color-primary); }
-table.compared th:first-child { text-align: left; }
+table.compared { width: 100%; border-collapse: collapse; font-size: .88rem; border: 0; }
+table.compared th, table.compared td { text-align: right !important; padding: .4rem .45rem; border: 0;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
+table.compared th:first-child { text-align: left !important; }
+table.compared td { white-space: nowrap; }
 table.compared .best { font-weight: 700; color: var(--primary-600); }
 .dark table.compared .best { color: var(--primary-400); }
 .scrolls { overflow-x: auto; }
-#examples .grid-wrap { max-height: none; overflow: hidden; }
+#examples .grid-wrap { max-height: none; height: auto; min-height: 0; overflow: hidden; padding: .4rem; }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: .3rem; }
 #examples .caption-label { display: none; }
+@media (min-width: 900px) { .inputs { position: sticky; top: .5rem; align-self: flex-start; } }
+@media (max-width: 640px) { .panels .block { height: 190px !important; } }
 """

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ..visualization import draw_difference, mark_places
+from ..visualization import draw_close_up, draw_difference, mark_places
 from . import html
 from .context import Context
 from .entries import entry, neighbours
@@ -33,7 +33,10 @@ class Understand:
         """Draws the tab."""
         several = max(tokenizer.num_codebooks for tokenizer in self.context.tokenizers.values())
         number = {"precision": 0, "min_width": 80}
-        gr.HTML(html.note("Click a token in either picture, or write its place. Bright: the same token."))
+        gr.HTML(
+            html.note("Click a token in either picture, or write its place. Bright: the same token."),
+            padding=False,
+        )
         with gr.Row(elem_classes="panels"):
             self.maps = panel("Tokens", elem_id="token-map", elem_classes="pixels clickable")
             self.picture = panel("Picture", elem_id="token-picture", elem_classes="clickable")
@@ -53,9 +56,10 @@ class Understand:
                 self.where = gr.Radio([HERE, EVERYWHERE], value=HERE, label="Where")
                 self.button = gr.Button("Replace", variant="primary", elem_id="replace")
         with gr.Row(elem_classes="panels"):
-            self.changed = panel("With the token replaced", elem_id="replaced")
-            self.effect = panel(f"What changed, amplified {AMPLIFY}×")
-        self.says = gr.HTML(elem_id="effect")
+            self.changed = panel("Replaced", elem_id="replaced")
+            self.effect = panel(f"What changed, {AMPLIFY}×")
+        self.says = gr.HTML(elem_id="effect", padding=False)
+        self.close_up = panel("Close to it, before and after", elem_classes="pixels")
 
     def events(self, see: Panels, tabs: gr.Tabs) -> None:
         """Connects everything, once all is drawn."""
@@ -64,7 +68,7 @@ class Understand:
             [self.codebook, self.row, self.column],
             [self.mode, self.neighbour, self.other, self.where],
         )
-        replaced = [self.changed, self.effect, self.says]
+        replaced = [self.changed, self.effect, self.says, self.close_up]
         looked = [*place, self.maps, self.picture, self.card, self.neighbour, *replaced]
         for run in see.runs:
             run.success(**on(self._open, inputs=[shown, self.mode, self.other, self.where], outputs=looked))
@@ -83,7 +87,7 @@ class Understand:
     def _open(self, shown: Reconstruction | None, *how: Any) -> list[Any]:
         """Another picture: the place in the middle, or nothing where there are no tokens."""
         if shown is None or shown.tokens is None:
-            return [gr.skip()] * 10
+            return [gr.skip()] * 11
         token_map = self._map(shown)
         return self._look(shown, 1, token_map.rows // 2 + 1, token_map.columns // 2 + 1, *how)
 
@@ -173,7 +177,12 @@ class Understand:
         width, height = shown.picture.size
         picture = decode(tokenizer, tokens.reshape(shown.tokens.shape), height, width)
         text = html.replacement(token_map, codebook, place, tokens, shown.original, shown.picture, picture)
-        return [picture, draw_difference(shown.picture, picture, AMPLIFY), text]
+        near = None
+        if token_map.factor is not None:
+            row, column = token_map.row_and_column(place)
+            middle = [int((number + 0.5) * token_map.factor) for number in (column, row)]
+            near = draw_close_up([shown.picture, picture], middle)
+        return [picture, draw_difference(shown.picture, picture, AMPLIFY), text, near]
 
     def _map(self, shown: Reconstruction | None) -> TokenMap:
         tokenizer = self.context.of(shown)

@@ -31,17 +31,19 @@ class Variants:
             self.keep = gr.Slider(1, max(2, self.several), value=1, step=1, label="Codebooks", elem_id="keep")
             with gr.Row(elem_classes="panels"):
                 self.kept = panel("From the first codebooks")
-                self.kept_difference = panel("Difference to the original, amplified 4×")
-            self.kept_says = gr.HTML(elem_id="kept")
+                self.kept_difference = panel("Difference, 4×")
+            self.kept_says = gr.HTML(elem_id="kept", padding=False)
         with gr.Accordion("Another assignment", visible=self.offered) as self.assigning:
-            gr.HTML(html.note("The latents are the same; which entry each of them takes is not."))
+            gr.HTML(
+                html.note("The latents are the same; which entry each of them takes is not."), padding=False
+            )
             with gr.Row(elem_classes="panels"):
-                self.usual = panel("Tokens by the usual assignment", elem_classes="pixels")
-                self.assigned = panel("Tokens by the other", elem_classes="pixels")
+                self.usual = panel("Its usual tokens", elem_classes="pixels")
+                self.assigned = panel("Its other tokens", elem_classes="pixels")
             with gr.Row(elem_classes="panels"):
-                self.picture = panel("Reconstruction by the other")
-                self.difference = panel("How the two reconstructions differ, amplified 4×")
-            self.assigned_says = gr.HTML(elem_id="assignment")
+                self.picture = panel("Their picture")
+                self.difference = panel("To the usual one, 4×")
+            self.assigned_says = gr.HTML(elem_id="assignment", padding=False)
 
     def events(self, see: Panels) -> None:
         """Connects everything, once all is drawn."""
