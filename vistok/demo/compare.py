@@ -40,9 +40,9 @@ class Compare:
         self.button = gr.Button("Compare", variant="primary", elem_id="compare")
         self.table = gr.HTML(elem_id="table")
         self.original = panel("Original")
-        with gr.Row(elem_classes="panels"):
+        with gr.Row(elem_classes="panels stacks"):
             self.pictures = [panel("Reconstruction", visible=place < 2) for place in range(MOST)]
-        with gr.Row(elem_classes="panels"):
+        with gr.Row(elem_classes="panels stacks"):
             self.differences = [panel("Difference", visible=place < 2) for place in range(MOST)]
 
     def events(self, see: Panels) -> None:

@@ -10,7 +10,7 @@ import gradio as gr
 from ..messages import one_line
 from .reconstruction import Reconstruction
 from .tokenizers import Tokenizer
-from .uploads import read_picture, read_token_file, refusal
+from .uploads import MISUNDERSTOOD, read_picture, read_token_file, refusal
 
 AT_ONCE = 2  # requests that compute; each uses all cores
 NO_PICTURE = "Drop a picture first, or pick an example."
@@ -117,7 +117,17 @@ def _reading(function: Callable, components: Sequence[gr.components.Component]) 
             elif isinstance(component, gr.File):
                 read.append(read_token_file(value))
             else:
-                read.append(component.preprocess(value))
+                read.append(_preprocessed(component, value))
         return function(*read)
 
     return wrapped
+
+
+def _preprocessed(component: gr.components.Component, value: Any) -> Any:
+    """What Gradio makes of a value, which may be of any type."""
+    try:
+        return component.preprocess(value)
+    except gr.Error:
+        raise
+    except Exception as error:
+        raise refusal(MISUNDERSTOOD) from error

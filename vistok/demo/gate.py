@@ -23,7 +23,8 @@ WRITTEN = (
     "/gradio_api/queue/join", "/gradio_api/call/*", "/gradio_api/upload", "/gradio_api/cancel",
     "/gradio_api/reset", "/gradio_api/reset/",
 )  # fmt: skip
-QUEUED = ("/gradio_api/queue/join", "/gradio_api/call/*")
+MOST_WAITING = 64  # requests in the queue; at a second each, nobody waits longer than about a minute
+QUEUE_FULL = f"The queue is full: {MOST_WAITING} requests are waiting. Try again in a minute."
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,47 +36,48 @@ class Gate:
 
     Args:
         app: What lies behind.
-        queue: Says how many requests wait and how many may, when it is called.
     """
 
-    def __init__(self, app: Callable, queue: Callable[[], tuple[int, int]]):
+    def __init__(self, app: Callable):
         self.app = app
-        self.queue = queue
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it on."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
             return  # the page opens no web socket
         path, writes = scope["path"], scope["method"] not in ("GET", "HEAD", "OPTIONS")
         if not _listed(path, WRITTEN if writes else READ) or _is_address(path):
             await _answer(send, 404, "There is no such page.")
             return
-        if writes:
-            limit = MAX_UPLOAD if path == "/gradio_api/upload" else MAX_BODY
-            receive = _Limited(receive, limit)
-            if _declared_length(scope) > limit:
-                await _answer(send, 413, _too_long(limit))
-                return
-            waiting, most = self.queue()
-            if _listed(path, QUEUED) and waiting >= most:
-                sentence = f"The queue is full: {waiting} requests are waiting. Try again in a minute."
-                await _answer(send, 503, sentence)
-                return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        limit = MAX_UPLOAD if path == "/gradio_api/upload" else MAX_BODY
+        if _declared_length(scope) > limit:
+            await _answer(send, 413, _too_long(limit))
+            return
+        answer = _Answer(send)
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, _Limited(receive, limit), answer)
         except _TooLongError:
-            if started:
+            if answer.started:
                 raise
             await _answer(send, 413, _too_long(limit))
+
+
+class _Answer:
+    """A `send` that replaces the answer of a full queue, and remembers whether anything was sent."""
+
+    def __init__(self, send: Send):
+        self.send, self.started, self.replaced = send, False, False
+
+    async def __call__(self, message: Message) -> None:
+        self.started = True
+        if message.get("status") == 503:
+            self.replaced = True
+            await _answer(self.send, 503, QUEUE_FULL)
+        if not self.replaced:
+            await self.send(message)
 
 
 class _TooLongError(Exception):

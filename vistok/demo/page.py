@@ -8,7 +8,8 @@ from .bring_back import BringBack
 from .compare import Compare
 from .context import Context
 from .endpoints import GUIDE, Endpoints
-from .safe_blocks import MOST_WAITING, SafeBlocks
+from .gate import MOST_WAITING
+from .safe_blocks import SafeBlocks
 from .see import See
 from .tokenizers import default_tokenizer_folder, load_tokenizers
 from .understand import Understand

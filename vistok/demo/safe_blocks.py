@@ -12,13 +12,12 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 from starlette.middleware import Middleware
 
-from .gate import Gate
+from .gate import MOST_WAITING, Gate
 from .style import CSS, theme
-from .uploads import MAX_BYTES, refusal
+from .uploads import MAX_BYTES, MISUNDERSTOOD, refusal
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING = 64  # requests in the queue; at a second each, nobody waits longer than a minute
 MOST_SECONDS = 60  # of one request
 CACHE_SECONDS = 1800  # how long uploads and answers are kept
 SESSIONS = 200  # pages whose last picture is remembered: some MB each
@@ -41,18 +40,15 @@ class SafeBlocks(gr.Blocks):
         os.environ["GRADIO_TEMP_DIR"] = folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         super().__init__(
-            title=title, analytics_enabled=False, delete_cache=(CACHE_SECONDS // 10, CACHE_SECONDS)
+            title=title, analytics_enabled=False, delete_cache=(-(-CACHE_SECONDS // 10), CACHE_SECONDS)
         )
 
     def launch(self, **options: Any) -> tuple:
         """Starts the server; see `gr.Blocks.launch` for the options, which override those chosen here."""
         self.queue(max_size=MOST_WAITING, default_concurrency_limit=2)
 
-        def queue() -> tuple[int, int]:
-            return len(self._queue), MOST_WAITING
-
         safe = {
-            "app_kwargs": {"middleware": [Middleware(Gate, queue=queue)]},
+            "app_kwargs": {"middleware": [Middleware(Gate)]},
             "max_file_size": MAX_BYTES,
             "show_error": False,
             "state_session_capacity": SESSIONS,
@@ -83,6 +79,15 @@ class SafeBlocks(gr.Blocks):
         except Exception as error:
             logger.exception("A request failed")
             raise refusal(BROKEN) from error
+
+    async def preprocess_data(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Makes a function's arguments of a request; see `gr.Blocks.preprocess_data`."""
+        try:
+            return await super().preprocess_data(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:  # a request of another form than the page's own
+            raise refusal(MISUNDERSTOOD) from error
 
 
 def refuse_foreign_files(inputs: Any) -> None:

@@ -114,11 +114,11 @@ class See:
         self.shown = gr.State(time_to_live=3600)
         self.tiles = gr.HTML(elem_id="numbers", padding=False)
         with gr.Row(elem_classes="panels"):
-            self.original = panel("Original")
-            self.result = panel("Reconstruction")
+            self.original = panel("Original", elem_id="original")
+            self.result = panel("Reconstruction", elem_id="reconstruction")
         with gr.Row(elem_classes="panels"):
             with gr.Column(min_width=150):
-                self.difference = panel("Difference")
+                self.difference = panel("Difference", elem_id="difference")
                 self.legend = gr.HTML(html.difference_legend(AMPLIFY[1]), padding=False)
                 self.amplify = gr.Radio(
                     [(f"{factor}×", factor) for factor in AMPLIFY], value=AMPLIFY[1], label="Amplify it"

@@ -41,8 +41,9 @@ CSS = """
 .facts > div { display: grid; grid-template-columns: 6rem 1fr; gap: .5rem; }
 .facts dt { color: var(--body-text-color-subdued); }
 .facts dd { margin: 0; font-weight: 500; }
-table.compared { width: 100%; border-collapse: collapse; font-size: .88rem; border: 0; }
-table.compared th, table.compared td { text-align: right !important; padding: .4rem .45rem; border: 0;
+table.compared { width: 100%; border-collapse: collapse; font-size: .88rem; border: 0 !important; }
+table.compared th, table.compared td { text-align: right !important; padding: .4rem .45rem;
+  border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
 table.compared th:first-child { text-align: left !important; }
 table.compared td { white-space: nowrap; }
@@ -53,5 +54,6 @@ table.compared .best { font-weight: 700; color: var(--primary-600); }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: .3rem; }
 #examples .caption-label { display: none; }
 @media (min-width: 900px) { .inputs { position: sticky; top: .5rem; align-self: flex-start; } }
-@media (max-width: 640px) { .panels .block { height: 190px !important; } }
+@media (max-width: 640px) { .panels .block { height: 190px !important; }
+  .stacks { flex-direction: column; } .stacks .block { height: auto !important; } }
 """

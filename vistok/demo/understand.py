@@ -59,7 +59,7 @@ class Understand:
             self.changed = panel("Replaced", elem_id="replaced")
             self.effect = panel(f"What changed, {AMPLIFY}×")
         self.says = gr.HTML(elem_id="effect", padding=False)
-        self.close_up = panel("Close to it, before and after", elem_classes="pixels")
+        self.close_up = panel("Close to it, before and after", elem_id="close-up", elem_classes="pixels")
 
     def events(self, see: Panels, tabs: gr.Tabs) -> None:
         """Connects everything, once all is drawn."""

@@ -28,6 +28,8 @@ _REFUSALS = {
     "unsupported": "This kind of TIFF is not read: save it as PNG.",
 }
 
+MISUNDERSTOOD = "This request was not understood: see what the endpoint takes, under API."
+
 
 def read_picture(upload: dict[str, Any] | None) -> Image.Image | None:
     """The picture of an upload, RGB and upright, by vistok's own decoder; None where there is none.

@@ -30,7 +30,7 @@ class Variants:
         with gr.Accordion("Keep the first codebooks only", visible=self.several > 1) as self.keeping:
             self.keep = gr.Slider(1, max(2, self.several), value=1, step=1, label="Codebooks", elem_id="keep")
             with gr.Row(elem_classes="panels"):
-                self.kept = panel("From the first codebooks")
+                self.kept = panel("From the first codebooks", elem_id="kept-picture")
                 self.kept_difference = panel("Difference, 4×")
             self.kept_says = gr.HTML(elem_id="kept", padding=False)
         with gr.Accordion("Another assignment", visible=self.offered) as self.assigning:
