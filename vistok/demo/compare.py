@@ -39,11 +39,11 @@ class Compare:
         )
         self.button = gr.Button("Compare", variant="primary", elem_id="compare")
         self.table = gr.HTML(elem_id="table")
-        self.original = panel("Original")
+        self.original = panel("Original", visible=False)
         with gr.Row(elem_classes="panels stacks"):
-            self.pictures = [panel("Reconstruction", visible=place < 2) for place in range(MOST)]
+            self.pictures = [panel("Reconstruction", visible=False) for _ in range(MOST)]
         with gr.Row(elem_classes="panels stacks"):
-            self.differences = [panel("Difference", visible=place < 2) for place in range(MOST)]
+            self.differences = [panel("Difference", visible=False) for _ in range(MOST)]
 
     def events(self, see: Panels) -> None:
         """Connects everything, once all is drawn."""
@@ -65,7 +65,7 @@ class Compare:
         differences = [draw_difference(result.original, result.picture, amplify) for result in results]
         return [
             html.compared(chosen, results),
-            results[0].original,
+            gr.Image(results[0].original, visible=True),
             *(gr.Image(one.picture, label=one.tokenizer, visible=True) for one in results),
             *missing,
             *(gr.Image(one, label=f"Difference, {amplify}×", visible=True) for one in differences),

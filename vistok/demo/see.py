@@ -141,7 +141,9 @@ class See:
                 gr.DownloadButton(f"Tokens as {kind}", interactive=False, elem_id=f"download-{kind[1:]}")
                 for kind in (".json", ".npy")
             ]
-        self.lines = gr.Code(label="What this page just did, in Python", language="python", interactive=False)
+        self.lines = gr.Code(
+            elem_id="lines", label="What this page just did, in Python", language="python", interactive=False
+        )
 
     def events(self, page: gr.Blocks) -> Panels:
         """Connects everything, once all is drawn."""

@@ -12,7 +12,8 @@ def theme() -> gr.Theme:
 
 
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container { width: 100%; min-width: 0 !important; max-width: 1280px !important;
+  margin: 0 auto !important; }
 .head h1 { font-size: 1.7rem; margin: 0 0 .2rem; }
 .head p { margin: 0; color: var(--body-text-color-subdued); max-width: 62rem; }
 .pixels img { image-rendering: pixelated; }
@@ -54,6 +55,11 @@ table.compared .best { font-weight: 700; color: var(--primary-600); }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: .3rem; }
 #examples .caption-label { display: none; }
 @media (min-width: 900px) { .inputs { position: sticky; top: .5rem; align-self: flex-start; } }
-@media (max-width: 640px) { .panels .block { height: 190px !important; }
+#lines .codemirror-wrapper { overflow-x: auto; }
+@media (max-width: 640px) {
+  .tab-container button { padding: 0 .28rem !important; font-size: .82rem !important; }
+  .gradio-container .column, .gradio-container .block, .gradio-container .form, .gradio-container main,
+  .gradio-container .wrap, .gradio-container .row > * { min-width: 0 !important; max-width: 100%; }
+  .panels .block { height: 190px !important; }
   .stacks { flex-direction: column; } .stacks .block { height: auto !important; } }
 """
