@@ -2,7 +2,8 @@ import pytest
 from PIL import Image
 
 from vistok.demo.reconstruction import reconstruct
-from vistok.demo.tokenizers import load_tokenizers
+from vistok.demo import tokenizers as module
+from vistok.demo.tokenizers import default_tokenizer_folder, load_tokenizers
 
 ANY_SHAPE = {"grid", "large", "bits", "table", "residual", "transport", "continuous"}
 
@@ -52,3 +53,17 @@ def test_a_page_says_a_folders_name_and_not_where_it_is(folders):
 def test_two_of_one_name_are_refused(folders):
     with pytest.raises(ValueError, match="called 'grid'"):
         load_tokenizers([folders["grid"], folders["grid"] + "/"], device="cpu")
+
+
+def test_the_default_is_made_where_it_is_missing(models, tmp_path, monkeypatch, caplog):
+    made = []
+
+    def quickstart(folder):
+        models["grid"].save_pretrained(folder)
+        made.append(folder)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "quickstart", quickstart)
+    assert default_tokenizer_folder() == default_tokenizer_folder() == "outputs/quickstart"
+    assert made == ["outputs/quickstart"]
+    assert "training a small one" in caplog.text

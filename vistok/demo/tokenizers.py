@@ -1,5 +1,6 @@
 """The tokenizers that a page shows: loaded, named, and asked which pictures they take."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from PIL import Image
 
 from ..image_processing import VistokImageProcessor
 from ..modeling import VQModelHF
+from ..training.quickstart import quickstart
+
+logger = logging.getLogger(__name__)
 
 SIZES = (128, 256, 384, 512)  # pixels of the shorter side; a small tokenizer answers in seconds on a CPU
 USUAL_SIZE = 256  # pixels: large enough to look at, small enough to answer in a second
@@ -112,10 +116,9 @@ def tokenizer(name: str, model: VQModelHF) -> Tokenizer:
 
 
 def default_tokenizer_folder() -> str:
-    """The folder of the tokenizer that `make quickstart` makes; trains it first where it is missing."""
+    """The folder of the tokenizer that `make quickstart` makes; trains it, with a bar, where it is missing."""
     if not os.path.exists(os.path.join(DEFAULT_FOLDER, "model.safetensors")):
-        from ..training.quickstart import quickstart
-
+        logger.warning("No tokenizer is in %s yet: training a small one, some minutes", DEFAULT_FOLDER)
         quickstart(DEFAULT_FOLDER)
     return DEFAULT_FOLDER
 
