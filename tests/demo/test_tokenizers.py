@@ -2,7 +2,6 @@ import pytest
 from PIL import Image
 
 from vistok.demo.reconstruction import reconstruct
-from vistok.demo import tokenizers as module
 from vistok.demo.tokenizers import default_tokenizer_folder, load_tokenizers
 
 ANY_SHAPE = {"grid", "large", "bits", "table", "residual", "transport", "continuous"}
@@ -63,7 +62,7 @@ def test_the_default_is_made_where_it_is_missing(models, tmp_path, monkeypatch, 
         made.append(folder)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "quickstart", quickstart)
+    monkeypatch.setattr("vistok.training.quickstart.quickstart", quickstart)
     assert default_tokenizer_folder() == default_tokenizer_folder() == "outputs/quickstart"
     assert made == ["outputs/quickstart"]
     assert "training a small one" in caplog.text

@@ -11,7 +11,6 @@ from PIL import Image
 
 from ..image_processing import VistokImageProcessor
 from ..modeling import VQModelHF
-from ..training.quickstart import quickstart
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +115,10 @@ def tokenizer(name: str, model: VQModelHF) -> Tokenizer:
 
 
 def default_tokenizer_folder() -> str:
-    """The folder of the tokenizer that `make quickstart` makes; trains it, with a bar, where it is missing."""
+    """The folder of the tokenizer that `make quickstart` makes; trains it where it is missing."""
     if not os.path.exists(os.path.join(DEFAULT_FOLDER, "model.safetensors")):
+        from ..training.quickstart import quickstart  # which loads all of training
+
         logger.warning("No tokenizer is in %s yet: training a small one, some minutes", DEFAULT_FOLDER)
         quickstart(DEFAULT_FOLDER)
     return DEFAULT_FOLDER
