@@ -47,11 +47,11 @@ class Panels:
     runs: list[Any]
 
 
-def panel(label: str, **options: Any) -> gr.Image:
+def panel(label: str, classes: str = "", **options: Any) -> gr.Image:
     """A picture that the page shows; `options` are those of `gr.Image`."""
     return gr.Image(
         label=label, type="pil", format="png", interactive=False, height=PANEL, min_width=150,
-        buttons=["fullscreen"], alt_text=label, **options,
+        buttons=["fullscreen"], alt_text=label, elem_classes=["panel", *classes.split()], **options,
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ class See:
                     [(f"{factor}×", factor) for factor in AMPLIFY], value=AMPLIFY[1], label="Amplify it"
                 )
             with gr.Column(min_width=150):
-                self.maps = panel("Tokens", elem_id="tokens", elem_classes="pixels clickable")
+                self.maps = panel("Tokens", elem_id="tokens", classes="pixels clickable")
                 self.note = gr.HTML(padding=False)
         self.wipe = gr.ImageSlider(
             label="Original | reconstruction",
@@ -142,7 +142,11 @@ class See:
                 for kind in (".json", ".npy")
             ]
         self.lines = gr.Code(
-            elem_id="lines", label="What this page just did, in Python", language="python", interactive=False
+            elem_id="lines",
+            label="What this page just did, in Python",
+            language="python",
+            interactive=False,
+            wrap_lines=True,
         )
 
     def events(self, page: gr.Blocks) -> Panels:

@@ -60,6 +60,7 @@ table.compared .best { font-weight: 700; color: var(--primary-600); }
   .tab-container button { padding: 0 .28rem !important; font-size: .82rem !important; }
   .gradio-container .column, .gradio-container .block, .gradio-container .form, .gradio-container main,
   .gradio-container .wrap, .gradio-container .row > * { min-width: 0 !important; max-width: 100%; }
-  .panels .block { height: 190px !important; }
-  .stacks { flex-direction: column; } .stacks .block { height: auto !important; } }
+  .panel [data-testid="block-label"] { font-size: .7rem; padding: .15rem .3rem; }
+  .panels .panel { height: 190px !important; }
+  .stacks { flex-direction: column; } .stacks .panel { height: auto !important; } }
 """

@@ -38,8 +38,8 @@ class Understand:
             padding=False,
         )
         with gr.Row(elem_classes="panels"):
-            self.maps = panel("Tokens", elem_id="token-map", elem_classes="pixels clickable")
-            self.picture = panel("Picture", elem_id="token-picture", elem_classes="clickable")
+            self.maps = panel("Tokens", elem_id="token-map", classes="pixels clickable")
+            self.picture = panel("Picture", elem_id="token-picture", classes="clickable")
         with gr.Row():
             with gr.Column(min_width=280):
                 with gr.Row():
@@ -59,7 +59,7 @@ class Understand:
             self.changed = panel("Replaced", elem_id="replaced")
             self.effect = panel(f"What changed, {AMPLIFY}×")
         self.says = gr.HTML(elem_id="effect", padding=False)
-        self.close_up = panel("Close to it, before and after", elem_id="close-up", elem_classes="pixels")
+        self.close_up = panel("Close to it, before and after", elem_id="close-up", classes="pixels")
 
     def events(self, see: Panels, tabs: gr.Tabs) -> None:
         """Connects everything, once all is drawn."""

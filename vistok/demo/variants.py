@@ -38,8 +38,8 @@ class Variants:
                 html.note("The latents are the same; which entry each of them takes is not."), padding=False
             )
             with gr.Row(elem_classes="panels"):
-                self.usual = panel("Its usual tokens", elem_classes="pixels")
-                self.assigned = panel("Its other tokens", elem_classes="pixels")
+                self.usual = panel("Its usual tokens", classes="pixels")
+                self.assigned = panel("Its other tokens", classes="pixels")
             with gr.Row(elem_classes="panels"):
                 self.picture = panel("Their picture")
                 self.difference = panel("To the usual one, 4×")
