@@ -21,6 +21,7 @@ from vistok.demo.gate import MOST_WAITING, QUEUE_FULL
 from vistok.demo.reconstruction import reconstruct
 from vistok.demo.uploads import MAX_BYTES, MIN_SIDE, MISUNDERSTOOD
 
+HTTP = httpx.Client(timeout=60, verify=False)  # one for all: each would load the certificates anew
 FOREIGN = "this page takes no addresses, no paths and no pasted data"
 
 
@@ -38,20 +39,20 @@ def photo(photograph, tmp_path_factory):
 
 def fetch(page: Served, answer) -> Image.Image:
     path = answer["path"] if isinstance(answer, dict) else answer
-    return Image.open(httpx.get(f"{page.url}/gradio_api/file={path}").raise_for_status()).convert("RGB")
+    return Image.open(HTTP.get(f"{page.url}/gradio_api/file={path}").raise_for_status()).convert("RGB")
 
 
 def upload(page: Served, data: bytes, name: str = "picture.png") -> httpx.Response:
-    return httpx.post(f"{page.url}/gradio_api/upload", files={"files": (name, data)}, timeout=60)
+    return HTTP.post(f"{page.url}/gradio_api/upload", files={"files": (name, data)})
 
 
 def call(page: Served, endpoint: str, data: list) -> dict | str:
     """Calls an endpoint by plain HTTP: its result, or its sentence."""
-    answer = httpx.post(f"{page.url}/gradio_api/call/{endpoint}", json={"data": data}, timeout=60)
+    answer = HTTP.post(f"{page.url}/gradio_api/call/{endpoint}", json={"data": data})
     if answer.status_code != 200:
         return answer.json()["detail"]
     event = answer.json()["event_id"]
-    stream = httpx.get(f"{page.url}/gradio_api/call/{endpoint}/{event}", timeout=60).text
+    stream = HTTP.get(f"{page.url}/gradio_api/call/{endpoint}/{event}").text
     kind, content = re.findall(r"event: (complete|error)\ndata: (.*)", stream)[-1]
     content = json.loads(content)
     return content if kind == "complete" else content["error"]
@@ -196,7 +197,7 @@ def test_uploads_that_declare_no_length_have_it_too(page):
     stream = (part for part in [boundary, *[bytes(2**20)] * 40, b"\r\n--x--\r\n"])
     headers = {"content-type": "multipart/form-data; boundary=x"}
     try:
-        answer = httpx.post(f"{page.url}/gradio_api/upload", content=stream, headers=headers, timeout=60)
+        answer = HTTP.post(f"{page.url}/gradio_api/upload", content=stream, headers=headers)
     except httpx.TransportError:  # the server hung up while we were still sending
         pass
     else:
@@ -262,7 +263,7 @@ def test_names_of_uploads_lead_nowhere(page, name):
     ],
 )  # fmt: skip
 def test_no_other_route_is_open(page, route):
-    answer = httpx.get(f"{page.url}/gradio_api/{route}")
+    answer = HTTP.get(f"{page.url}/gradio_api/{route}")
     assert answer.status_code in (403, 404)
     assert_private(page, answer.text)
 
@@ -286,9 +287,9 @@ def test_no_other_route_is_open(page, route):
 )
 def test_broken_requests_are_refused(page, body):
     headers = {"content-type": "application/json"}
-    answer = httpx.post(f"{page.url}/gradio_api/call/tokenize", content=body, headers=headers)
+    answer = HTTP.post(f"{page.url}/gradio_api/call/tokenize", content=body, headers=headers)
     if answer.status_code == 200:
-        answer = httpx.get(f"{page.url}/gradio_api/call/tokenize/{answer.json()['event_id']}", timeout=60)
+        answer = HTTP.get(f"{page.url}/gradio_api/call/tokenize/{answer.json()['event_id']}")
         assert "event: error" in answer.text
         assert MISUNDERSTOOD in answer.text or "There is no image" in answer.text
     else:
@@ -309,13 +310,13 @@ def test_two_hundred_at_once_fail_by_a_full_queue_alone(page, photo):
 
 def test_the_page_names_no_folder_of_the_server(page, client, photo):
     for route in ("/", "/config", "/gradio_api/info"):
-        text = httpx.get(page.url + route).text
+        text = HTTP.get(page.url + route).text
         for secret in (str(ROOT), str(Path.home()), "site-packages"):
             assert secret not in text
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
-    text = httpx.get(page.url).text + httpx.get(f"{page.url}/theme.css").text
+    text = HTTP.get(page.url).text + HTTP.get(f"{page.url}/theme.css").text
     assert "fonts.googleapis.com/css" not in text
 
 

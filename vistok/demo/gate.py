@@ -1,10 +1,13 @@
 """What reaches the server at all: an ASGI middleware before Gradio.
 
 Gradio's `max_file_size` holds for uploads alone: a `data:` URL in a request's JSON is read whole, and some of
-its routes fetch what an address names. Here every body has a limit and only the routes of the page are open.
+its routes fetch what an address names. Here every body has a limit, all that is kept has one, and only the
+routes of the page are open.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -25,6 +28,8 @@ WRITTEN = (
 )  # fmt: skip
 MOST_WAITING = 64  # requests in the queue; at a second each, nobody waits longer than about a minute
 QUEUE_FULL = f"The queue is full: {MOST_WAITING} requests are waiting. Try again in a minute."
+MOST_KEPT = 2**30  # bytes of uploads and answers; they are deleted after a while
+DISK_FULL = "Too much was uploaded here in the last minutes. Try again in a quarter of an hour."
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,10 +41,12 @@ class Gate:
 
     Args:
         app: What lies behind.
+        folder: Where uploads and answers are kept until they are deleted.
     """
 
-    def __init__(self, app: Callable):
+    def __init__(self, app: Callable, folder: str):
         self.app = app
+        self.folder = folder
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it on."""
@@ -55,6 +62,9 @@ class Gate:
         limit = MAX_UPLOAD if path == "/gradio_api/upload" else MAX_BODY
         if _declared_length(scope) > limit:
             await _answer(send, 413, _too_long(limit))
+            return
+        if writes and _bytes_in(self.folder) > MOST_KEPT:
+            await _answer(send, 507, DISK_FULL)
             return
         answer = _Answer(send)
         try:
@@ -110,6 +120,15 @@ def _is_address(path: str) -> bool:
 def _declared_length(scope: Message) -> int:
     length = dict(scope["headers"]).get(b"content-length", b"0")
     return int(length) if length.isdigit() else 0
+
+
+def _bytes_in(folder: str) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # just deleted
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total
 
 
 def _too_long(limit: int) -> str:

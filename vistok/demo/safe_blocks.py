@@ -19,8 +19,8 @@ from .uploads import MAX_BYTES, MISUNDERSTOOD, refusal
 logger = logging.getLogger(__name__)
 
 MOST_SECONDS = 60  # of one request
-CACHE_SECONDS = 1800  # how long uploads and answers are kept
-SESSIONS = 200  # pages whose last picture is remembered: some MB each
+CACHE_SECONDS = 900  # how long uploads and answers are kept
+SESSIONS = 100  # pages whose last picture is remembered: some MB each
 BROKEN = "Something went wrong here, and it is not your fault. Try another picture or other settings."
 
 
@@ -28,7 +28,8 @@ class SafeBlocks(gr.Blocks):
     """`gr.Blocks` for strangers.
 
     Files come from uploads alone; every error is a plain sentence without paths or traces; requests have
-    limits in bytes, number and time; what was uploaded or made is deleted after half an hour and at the end.
+    limits in bytes, number and time; what was uploaded or made is deleted after a quarter of an hour, and at
+    the end.
 
     Args:
         title: Of the browser's tab.
@@ -36,9 +37,9 @@ class SafeBlocks(gr.Blocks):
 
     def __init__(self, title: str):
         # A folder of its own, which nothing else fills, reads or keeps.
-        folder = tempfile.mkdtemp(prefix="vistok-demo-")
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self.folder = tempfile.mkdtemp(prefix="vistok-demo-")
+        os.environ["GRADIO_TEMP_DIR"] = self.folder
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         super().__init__(
             title=title, analytics_enabled=False, delete_cache=(-(-CACHE_SECONDS // 10), CACHE_SECONDS)
         )
@@ -48,7 +49,7 @@ class SafeBlocks(gr.Blocks):
         self.queue(max_size=MOST_WAITING, default_concurrency_limit=2)
 
         safe = {
-            "app_kwargs": {"middleware": [Middleware(Gate)]},
+            "app_kwargs": {"middleware": [Middleware(Gate, folder=self.folder)]},
             "max_file_size": MAX_BYTES,
             "show_error": False,
             "state_session_capacity": SESSIONS,

@@ -91,7 +91,7 @@ class See:
 
     def __init__(self, context: Context):
         self.context = context
-        self._example = lru_cache(maxsize=64)(self._reconstruct_example)
+        self._example = lru_cache(maxsize=16)(self._reconstruct_example)
 
     def inputs(self) -> None:
         """Draws the column of inputs."""
