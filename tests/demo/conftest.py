@@ -27,7 +27,7 @@ from vistok.demo.tokenizers import tokenizer
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 SMALL = SimpleCNNConfig(hidden_channels=8, num_res_blocks=1)
 SEQUENCE = TiTokConfig(
-    num_latent_tokens=6, image_size=32, patch_size=8, hidden_size=64, num_layers=1, decoder_hidden_size=64,
+    num_latent_tokens=6, image_size=40, patch_size=8, hidden_size=64, num_layers=1, decoder_hidden_size=64,
     decoder_num_layers=1,
 )  # fmt: skip
 CONFIGS = {
@@ -53,7 +53,7 @@ CONFIGS = {
         image_size=32,
         network=StridedCNNConfig(hidden_channels=8),
     ),
-    "sequence": VQConfig(codebook_size=16, codebook_dim=4, image_size=32, network=SEQUENCE),
+    "sequence": VQConfig(codebook_size=16, codebook_dim=4, image_size=40, network=SEQUENCE),
     "continuous": ContinuousConfig(latent_dim=4, image_size=32, network=SMALL),
 }
 

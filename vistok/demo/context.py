@@ -125,6 +125,8 @@ def _reading(function: Callable, components: Sequence[gr.components.Component]) 
 
 def _preprocessed(component: gr.components.Component, value: Any) -> Any:
     """What Gradio makes of a value, which may be of any type."""
+    if isinstance(component, gr.Radio):
+        return value  # its choices change with the tokenizer, and this component knows the first ones alone
     try:
         return component.preprocess(value)
     except gr.Error:

@@ -205,6 +205,8 @@ class See:
         return draw_difference(shown.original, shown.picture, amplify), html.difference_legend(amplify)
 
     def _show(self, shown: Reconstruction, amplify: int) -> list[Any]:
+        if amplify not in AMPLIFY:
+            raise ValueError(f"The difference is amplified {AMPLIFY} times, got {amplify!r}")
         tokenizer = self.context.of(shown)
         has_tokens = shown.tokens is not None
         files = save_tokens(shown) if has_tokens else [None, None]

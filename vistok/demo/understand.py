@@ -84,12 +84,13 @@ class Understand:
         for field in (self.mode, self.neighbour, self.where):
             field.input(**replace)
 
-    def _open(self, shown: Reconstruction | None, *how: Any) -> list[Any]:
+    def _open(self, shown: Reconstruction | None, mode: str, other: int | None, where: str) -> list[Any]:
         """Another picture: the place in the middle, or nothing where there are no tokens."""
         if shown is None or shown.tokens is None:
             return [gr.skip()] * 11
-        token_map = self._map(shown)
-        return self._look(shown, 1, token_map.rows // 2 + 1, token_map.columns // 2 + 1, *how)
+        token_map, entries = self._map(shown), self.context.of(shown).model.codebook_size
+        other = min(other or 0, entries - 1)  # it may have been written for a larger codebook
+        return self._look(shown, 1, token_map.rows // 2 + 1, token_map.columns // 2 + 1, mode, other, where)
 
     def _click_map(
         self,
