@@ -84,13 +84,15 @@ def photograph():
 def folders(models, tmp_path_factory):
     """Folders of some of the models."""
     root = tmp_path_factory.mktemp("tokenizers")
-    for name in ("grid", "residual", "sequence", "transport"):
+    for name in ("grid", "residual", "sequence", "transport", "continuous"):
         models[name].save_pretrained(root / name)
     return {path.name: str(path) for path in root.iterdir()}
 
 
 @pytest.fixture(scope="session")
 def page(folders, tmp_path_factory):
-    """The Space's own app as a process, with three small tokenizers."""
-    with serve([folders[name] for name in ("grid", "residual", "sequence")]) as served:
+    """The Space's own app as a process, with small tokenizers."""
+    with serve(
+        [folders[name] for name in ("grid", "residual", "sequence", "transport", "continuous")]
+    ) as served:
         yield served

@@ -103,17 +103,29 @@ def test_a_visit(visit, photograph, tmp_path):
     shows(tab, "#decoded")
 
 
-def test_several_codebooks_and_sequences(visit):
+def test_every_kind_of_tokenizer_is_shown(visit):
     tab = visit()
-    for name, tokens in (("residual", "3×64×64"), ("sequence", "tokens: 6")):
+
+    def choose(name):
+        tab.get_by_role("tab", name="See").click()
         tab.get_by_label("Tokenizer").click()
         tab.get_by_role("option", name=name).click()
-        said(tab, "#numbers", tokens)
-        if name == "residual":
-            tab.get_by_role("tab", name="Understand").click()
-            said(tab, "#kept", "1 of 3 codebooks, 33% of the bits")
-            shows(tab, "#kept-picture")
+
+    choose("residual")
+    said(tab, "#numbers", "3×64×64")
+    tab.get_by_role("tab", name="Understand").click()
+    said(tab, "#kept", "1 of 3 codebooks, 33% of the bits")
+    shows(tab, "#kept-picture")
+    choose("sequence")
+    said(tab, "#numbers", "tokens: 6")
+    tab.get_by_role("tab", name="Understand").click()
     said(tab, "#card", "it has no place")
+    choose("transport")
+    said(tab, "#numbers", "2×64×64")
+    tab.get_by_role("tab", name="Understand").click()
+    said(tab, "#assignment", "By optimal transport")
+    choose("continuous")
+    said(tab, "#use", "makes no tokens")
 
 
 def test_what_is_refused_is_said(visit, tmp_path):

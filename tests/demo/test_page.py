@@ -137,10 +137,14 @@ def test_wrong_tokens_are_refused_in_one_sentence(page, client, tokens, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nobody", 128), "There is no tokenizer 'nobody' here; there are: grid, residual, sequence"),
+        (
+            ("nobody", 128),
+            "There is no tokenizer 'nobody' here; there are: grid, residual, sequence, transport, continuous",
+        ),
         (("sequence", 128), "sequence takes pictures of 40 pixels, got 128"),
         (("grid", 127), "grid takes pictures of 32, 128, 256, 384, 512 pixels, got 127"),
         (("grid", 10**9), "got 1000000000"),
+        (("continuous", 32), "continuous makes no tokens"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_sentence(client, photo, arguments, said):
