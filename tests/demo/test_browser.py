@@ -142,6 +142,7 @@ def test_it_can_be_used_by_keyboard(visit):
     tab.keyboard.press("Enter")
     row = tab.locator("#row input")
     sync_api.expect(row).to_be_visible(timeout=ENOUGH)
+    said(tab, "#card", "row 33 of 64, column 33 of 64")
     row.fill("3")
     row.press("Tab")
     assert tab.evaluate("document.activeElement.closest('#column') !== null")

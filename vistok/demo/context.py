@@ -56,7 +56,9 @@ class Context:
             raise ValueError(NO_PICTURE)
         return self.tokenizers[shown.tokenizer]
 
-    def on(self, function: Callable, inputs: Any, outputs: Any, **event: Any) -> dict[str, Any]:
+    def on(
+        self, function: Callable, inputs: Any, outputs: Any, selects: bool = False, **event: Any
+    ) -> dict[str, Any]:
         """The arguments of an event that computes.
 
         All of them share one queue. A `ValueError` of the function is a sentence that the visitor sees.
@@ -65,6 +67,8 @@ class Context:
             function: What runs; of a picture it gets `Image | None`, of a file of tokens `TokenFile | None`.
             inputs: Its component, or components.
             outputs: Where its results go.
+            selects: Whether it is called by a `select`: its first argument is then what was selected, an index
+                or a pixel `[x, y]`.
             event: Other arguments of the event; by default it is hidden from the API.
         """
         components = list(inputs) if isinstance(inputs, Sequence) else [inputs]
@@ -72,6 +76,7 @@ class Context:
         if any(isinstance(component, gr.Image | gr.File) for component in components):
             call = _reading(call, components)
             event["preprocess"] = False
+        call = _selecting(call) if selects else call
         shared = {"concurrency_id": "model", "concurrency_limit": AT_ONCE, "api_visibility": "private"}
         return shared | event | {"fn": call, "inputs": components, "outputs": outputs}
 
@@ -101,6 +106,15 @@ def _with_sentences(function: Callable) -> Callable:
         if isinstance(result, _Refused):
             raise refusal(result.sentence)
         return result
+
+    return wrapped
+
+
+def _selecting(function: Callable) -> Callable:
+    """A function that Gradio tells what was selected; its event does not go to the process with the GPU."""
+
+    def wrapped(event: gr.SelectData, *values: Any) -> Any:
+        return function(event.index, *values)
 
     return wrapped
 

@@ -159,7 +159,7 @@ class See:
         settings, on = [self.name, self.size, self.amplify], self.context.on
         runs = [
             page.load(**on(self._first, inputs=settings, outputs=[self.picture, *outputs])),
-            self.gallery.select(**on(self._pick, inputs=settings, outputs=[self.picture, *outputs])),
+            self.gallery.select(**on(self._pick, settings, [self.picture, *outputs], selects=True)),
             self.button.click(**on(self._run, inputs=inputs, outputs=outputs)),
             self.picture.input(**on(self._run_if_any, inputs=inputs, outputs=outputs)),
             self.size.input(**on(self._run_if_any, inputs=inputs, outputs=outputs)),
@@ -185,8 +185,8 @@ class See:
     def _first(self, name: str, size: int, amplify: int) -> list[Any]:
         return self._show_example(0, name, size, amplify)
 
-    def _pick(self, event: gr.SelectData, name: str, size: int, amplify: int) -> list[Any]:
-        return self._show_example(event.index, name, size, amplify)
+    def _pick(self, place: int, name: str, size: int, amplify: int) -> list[Any]:
+        return self._show_example(place, name, size, amplify)
 
     def _show_example(self, place: int, name: str, size: int, amplify: int) -> list[Any]:
         picture, path = list(example_files().items())[place]

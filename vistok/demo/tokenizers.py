@@ -98,7 +98,8 @@ def load_tokenizers(names: Sequence[str], device: str | None = None) -> dict[str
         name = _shown_name(source)
         if name in loaded:
             raise ValueError(f"Two tokenizers are called {name!r}: rename the folder of one of them")
-        loaded[name] = tokenizer(name, VQModelHF.from_pretrained(source).to(device))
+        loaded[name] = tokenizer(name, VQModelHF.from_pretrained(source))
+        loaded[name].model.to(device)  # last: on ZeroGPU nothing computes before a visitor asks
     return loaded
 
 

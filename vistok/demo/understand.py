@@ -73,9 +73,9 @@ class Understand:
         for run in see.runs:
             run.success(**on(self._open, inputs=[shown, self.mode, self.other, self.where], outputs=looked))
         inputs = [shown, *place, self.mode, self.other, self.where]
-        see.maps.select(**on(self._click_map, inputs=inputs, outputs=[*looked, tabs]))
-        self.maps.select(**on(self._click_map, inputs=inputs, outputs=[*looked, tabs]))
-        self.picture.select(**on(self._click_picture, inputs=inputs, outputs=looked))
+        see.maps.select(**on(self._click_map, inputs, [*looked, tabs], selects=True))
+        self.maps.select(**on(self._click_map, inputs, [*looked, tabs], selects=True))
+        self.picture.select(**on(self._click_picture, inputs, looked, selects=True))
         for field in place:
             field.submit(**on(self._look, inputs=inputs, outputs=looked))
         replace = on(self._replace, inputs=[shown, *place, *how], outputs=replaced)
@@ -94,7 +94,7 @@ class Understand:
 
     def _click_map(
         self,
-        event: gr.SelectData,
+        pixel: list[int],
         shown: Reconstruction | None,
         codebook: int,
         row: int,
@@ -102,7 +102,7 @@ class Understand:
         *how: Any,
     ) -> list[Any]:
         scale = token_scale(self._map(shown))
-        x, y = event.index
+        x, y = pixel
         return [
             *self._look(shown, codebook, y // scale + 1, x // scale + 1, *how),
             gr.Tabs(selected="understand"),
@@ -110,7 +110,7 @@ class Understand:
 
     def _click_picture(
         self,
-        event: gr.SelectData,
+        pixel: list[int],
         shown: Reconstruction | None,
         codebook: int,
         row: int,
@@ -120,7 +120,7 @@ class Understand:
         factor = self._map(shown).factor
         if factor is None:
             raise ValueError("These tokens have no place in the picture: click one in the other panel.")
-        x, y = event.index
+        x, y = pixel
         return self._look(shown, codebook, y // factor + 1, x // factor + 1, *how)
 
     def _look(
