@@ -67,8 +67,8 @@ class Context:
             function: What runs; of a picture it gets `Image | None`, of a file of tokens `TokenFile | None`.
             inputs: Its component, or components.
             outputs: Where its results go.
-            selects: Whether it is called by a `select`: its first argument is then what was selected, an index
-                or a pixel `[x, y]`.
+            selects: Whether it is called by a `select`: its first argument is then what was selected, an
+                index or a pixel `[x, y]`.
             event: Other arguments of the event; by default it is hidden from the API.
         """
         components = list(inputs) if isinstance(inputs, Sequence) else [inputs]
