@@ -55,6 +55,8 @@ def what_was_computed(tokenizer: Tokenizer, result: Reconstruction) -> str:
         text = f"The centre square at {width} × {height} pixels: {why}."
     else:
         text = f"The whole picture at {width} × {height} pixels."
+    if tokenizer.num_codebooks > 1:
+        text += f" The tokens are those of the first of {tokenizer.num_codebooks} codebooks."
     if result.tokens is not None:
         text += " Click a token to look into it."
     return note(text)

@@ -14,7 +14,7 @@ from .reconstruction import Reconstruction, decode
 from .see import Panels, draw_map, panel, token_scale
 from .token_map import TokenMap
 
-NEIGHBOUR, OTHER, RANDOM = "its neighbour", "the token written below", "a random token"
+NEIGHBOUR, OTHER, RANDOM = "its neighbour", "the token written below", "noise, a random token"
 HERE, EVERYWHERE = "here", "wherever it occurs"
 AMPLIFY = 8
 
