@@ -1,6 +1,5 @@
 """What the app does of itself: deletes, gives up, and keeps its troubles to itself."""
 
-import signal
 import time
 from pathlib import Path
 
@@ -66,6 +65,6 @@ def test_long_work_is_given_up(app):
 
 def test_nothing_stays_when_it_is_stopped(app):
     httpx.post(f"{app.url}/gradio_api/upload", files={"files": ("b.png", b"x")}).raise_for_status()
-    app.process.send_signal(signal.SIGINT)
+    app.process.terminate()
     app.process.wait(30)
     assert app.cached() == []

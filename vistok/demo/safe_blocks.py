@@ -5,7 +5,9 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from typing import Any
 
 import gradio as gr
@@ -60,6 +62,9 @@ class SafeBlocks(gr.Blocks):
             "theme": theme(),
             "css": CSS,
         }
+        if threading.current_thread() is threading.main_thread():
+            # A host that stops the page is Ctrl-C to it: it closes, and deletes what it kept.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         return super().launch(**(safe | options))
 
     async def process_api(
