@@ -28,10 +28,9 @@ format:  ## Put the code into shape
 	@$(run) ruff format .
 
 space:  ## Start the Gradio Space on this machine
-	@if [ -e spaces/reconstruct/app.py ]; then $(run) python spaces/reconstruct/app.py; \
-	else echo "The Space comes in a later version."; fi
+	@$(run) python spaces/reconstruct/app.py
 
 clean:  ## Delete the environment, the caches and the build files; outputs/ stays
 	@if [ -e .venv ] && [ ! -e .venv/.vistok-made ]; then echo "make did not make .venv: it stays."; else rm -rf .venv; fi
 	rm -rf .venv.old.* .venv.lock .cache .pytest_cache .ruff_cache .hypothesis build dist vistok.egg-info
-	find vistok scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find vistok scripts spaces tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -118,6 +118,21 @@ def test_train_then_evaluate_then_load(here, capsys):
     assert {"psnr", "ssim", "codebook_usage", "bits_per_pixel"} <= found
 
 
+def test_demo_without_gradio_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == 'vistok demo: The page needs gradio: pip install "vistok[space]"\n'
+
+
+def test_demo_of_no_tokenizer_is_one_line(here, capsys, hub):
+    (here / "empty").mkdir()
+    for model in ("empty", "no/such", "no such"):
+        assert main(["demo", "--model", model]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("vistok demo: ")
+        assert model in line
+
+
 def test_every_flag_has_a_description():
     for parser in build_parser()._subparsers._group_actions[0].choices.values():
         assert all(action.help for action in parser._actions)

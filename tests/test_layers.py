@@ -22,13 +22,17 @@ LAYERS = [
     {"data"},
     {"evaluation", "extraction"},
     {"training"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 PUBLIC = set().union(*LAYERS[:4])  # what `import vistok` may load: nothing of training, evaluation or data
 
-NOT_LOADED = ["datasets", "gradio", "torchmetrics", "torchvision", "matplotlib", "skimage", "vistok.training"]
+NOT_LOADED = [
+    "datasets", "gradio", "torchmetrics", "torchvision", "matplotlib", "skimage", "vistok.training",
+    "vistok.demo",
+]  # fmt: skip
 
 FORBIDDEN_CALLS = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "dill.load", "dill.loads", "marshal.load",

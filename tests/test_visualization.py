@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vistok import draw_sheet, draw_tokens
+from vistok.visualization import draw_close_up, draw_difference, mark_places
 
 
 def colours(tokens: torch.Tensor, codebook_size: int) -> np.ndarray:
@@ -146,3 +147,51 @@ def test_numbers_that_differ_raise():
         draw_sheet(pixel_values, pixel_values, tokens, 4)
     with pytest.raises(ValueError, match=r"\[0, 0\]"):
         draw_sheet([], [], None, 4)
+
+
+def test_a_difference_is_brighter_the_larger_it_is():
+    original = Image.new("RGB", (5, 1), (100, 100, 100))
+    other = original.copy()
+    for x, step in enumerate((0, 8, 16, 32, 64)):
+        other.putpixel((x, 0), (100 + step, 100 + step, 100 + step))
+    brightness = np.asarray(draw_difference(original, other, amplify=4).convert("L"))[0].tolist()
+    assert brightness == sorted(set(brightness))
+    assert draw_difference(original, other, amplify=4).getpixel((4, 0)) == (252, 253, 191)  # 64 x 4 > 255
+    assert draw_difference(other, original, amplify=4) == draw_difference(original, other, amplify=4)
+
+
+@pytest.mark.parametrize(("size", "amplify"), [((8, 9), 4), ((8, 8), 0), ((8, 8), -1)])
+def test_an_impossible_difference_is_refused(size, amplify):
+    with pytest.raises(ValueError, match="one size|amplify"):
+        draw_difference(Image.new("RGB", (8, 8)), Image.new("RGB", size), amplify)
+
+
+def test_marked_places_stay_and_one_is_framed():
+    picture = Image.new("RGB", (60, 40), (200, 100, 0))
+    marked = np.zeros((2, 3), bool)
+    marked[0, 1] = marked[1, 2] = True
+    drawn = mark_places(picture, marked, chosen=(0, 1), scale=20)
+    assert picture.getpixel((30, 10)) == drawn.getpixel((30, 10)) == (200, 100, 0)
+    assert drawn.getpixel((50, 30)) == (200, 100, 0)
+    assert drawn.getpixel((10, 30)) == (70, 35, 0)
+    assert drawn.getpixel((18, 10)) == drawn.getpixel((41, 10)) == (255, 255, 255)
+    assert drawn.size == picture.size
+
+
+def test_marks_beyond_the_border_are_cut_off():
+    drawn = mark_places(Image.new("RGB", (30, 10), "white"), np.ones((1, 2), bool), chosen=(0, 1), scale=20)
+    assert drawn.size == (30, 10)
+
+
+@pytest.mark.parametrize(("middle", "first"), [((50, 50), (34, 34)), ((0, 0), (0, 0)), ((99, 99), (68, 68))])
+def test_a_close_up_stays_within_the_picture(middle, first):
+    y, x = np.mgrid[:100, :100].astype(np.uint8)
+    picture = Image.fromarray(np.stack([x, y, x * 0], -1))
+    drawn = draw_close_up([picture, picture.rotate(180)], middle, side=32, scale=3)
+    assert drawn.size == (2 * 96 + 6, 96)
+    assert drawn.getpixel((0, 0))[:2] == first
+    assert drawn.getpixel((98, 50)) == (255, 255, 255)  # the gap
+
+
+def test_a_close_up_of_a_small_picture_is_all_of_it():
+    assert draw_close_up([Image.new("RGB", (20, 10))], (5, 5), scale=2).size == (40, 20)

@@ -141,6 +141,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     convert.set_defaults(run=_convert)
 
+    demo = commands.add_parser("demo", help="see tokenizers work, in the browser", allow_abbrev=False)
+    demo.add_argument(
+        "--model",
+        action="append",
+        metavar="MODEL",
+        help="folder or Hub id of a tokenizer, once for each; default: the one of `vistok quickstart`",
+    )
+    demo.add_argument("--server_name", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    demo.add_argument("--server_port", type=int, help="port to listen on (default: the first free from 7860)")
+    demo.set_defaults(run=_demo)
+
     quickstart = commands.add_parser(
         "quickstart", help="train a small tokenizer on embedded photographs and use it"
     )
@@ -157,6 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after `vistok`; by default those of the process.
     """
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     dotted: list[str] = []
     if arguments[:1] == ["train"]:
@@ -174,9 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     try:
         flags.run(flags, dotted)
-    except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
-        return 130
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_ours(error):
             raise  # a defect: its traceback is what a report needs
@@ -206,6 +222,7 @@ def _train(flags: argparse.Namespace, dotted: list[str]) -> None:
     trainer.train()
     if trainer.accelerator.is_main_process:
         print(f"Wrote the tokenizer to {config.output_dir}; VQModelHF.from_pretrained loads it from there")
+    trainer.accelerator.end_training()
 
 
 def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
@@ -294,6 +311,17 @@ def _convert(flags: argparse.Namespace, dotted: list[str]) -> None:
         push_to_hub=flags.push_to_hub,
     )
     print(report)
+
+
+def _demo(flags: argparse.Namespace, dotted: list[str]) -> None:
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError('The page needs gradio: pip install "vistok[space]"') from error
+
+    from .demo.page import build
+
+    build(flags.model or ()).launch(server_name=flags.server_name, server_port=flags.server_port)
 
 
 def _quickstart(flags: argparse.Namespace, dotted: list[str]) -> None:

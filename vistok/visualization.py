@@ -12,6 +12,8 @@ from .image_processing import VistokImageProcessor
 CELL = 256  # pixels: the height of a row of a sheet, a usual resolution of tokenizers
 MARGIN = 12  # pixels around everything on a sheet
 CAPTION_SIZE = 15  # pixels: Pillow's own font is readable from 12
+# Black, violet, red, orange, pale yellow: evenly brighter, so that it reads in gray and to the colour-blind.
+_HEAT = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
 
 
 def draw_tokens(tokens: torch.Tensor | np.ndarray, codebook_size: int, scale: int = 16) -> Image.Image:
@@ -125,6 +127,96 @@ def draw_sheet(
             top += row_height + MARGIN
         left += column_width + MARGIN
     return sheet
+
+
+def draw_difference(original: Image.Image, reconstruction: Image.Image, amplify: float = 4) -> Image.Image:
+    """Draws where two pictures differ: black where they are equal, pale yellow where they are far apart.
+
+    Args:
+        original: An RGB picture.
+        reconstruction: An RGB picture of the same size.
+        amplify: The palest colour stands for mean differences over the channels of `255 / amplify` and more.
+
+    Returns:
+        An RGB picture of that size.
+
+    Raises:
+        ValueError: The sizes differ, or `amplify` is not above 0.
+
+    Example:
+        >>> draw_difference(Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8))).getpixel((0, 0))
+        (0, 0, 4)
+    """
+    if original.size != reconstruction.size:
+        raise ValueError(f"Expected pictures of one size, got {original.size} and {reconstruction.size}.")
+    if amplify <= 0:
+        raise ValueError(f"amplify must be above 0, got {amplify}.")
+    a, b = (np.asarray(picture.convert("RGB"), np.float32) for picture in (original, reconstruction))
+    heat = np.clip(np.abs(a - b).mean(-1) * amplify / 255, 0, 1)
+    stops = np.linspace(0, 1, len(_HEAT))
+    channels = [np.interp(heat, stops, channel) for channel in zip(*_HEAT, strict=True)]
+    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
+
+
+def draw_close_up(
+    pictures: Sequence[Image.Image], middle: Sequence[int], side: int = 64, scale: int = 5
+) -> Image.Image:
+    """Draws the same part of several pictures side by side, enlarged so that one sees the pixels.
+
+    Args:
+        pictures: RGB pictures of one size.
+        middle: Which pixel, across and down, is in the middle, as far as the border allows.
+        side: Pixels of the part's height and width; less where the pictures are smaller.
+        scale: By how much they are enlarged.
+
+    Returns:
+        An RGB picture on a white ground.
+
+    Example:
+        >>> draw_close_up([Image.new("RGB", (96, 80))] * 2, middle=(0, 40)).size
+        (650, 320)
+    """
+    sizes = [min(side, length) for length in pictures[0].size]
+    left, top = (
+        min(max(0, at - size // 2), length - size)
+        for at, size, length in zip(middle, sizes, pictures[0].size, strict=True)
+    )
+    width, height = (size * scale for size in sizes)
+    gap = 2 * scale
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height), "white")
+    for place, picture in enumerate(pictures):
+        part = picture.crop((left, top, left + sizes[0], top + sizes[1]))
+        sheet.paste(part.resize((width, height), Image.Resampling.NEAREST), (place * (width + gap), 0))
+    return sheet
+
+
+def mark_places(picture: Image.Image, marked: np.ndarray, chosen: tuple[int, int], scale: int) -> Image.Image:
+    """Darkens a picture except at some places of its token grid, and frames one of them.
+
+    Args:
+        picture: An RGB picture, from its upper left corner on `scale` pixels per place.
+        marked: bool `(rows, columns)`, which places stay bright.
+        chosen: Row and column of the place to frame.
+        scale: Pixels per place.
+
+    Returns:
+        An RGB picture of the same size.
+
+    Example:
+        >>> marked = np.array([[True, False]])
+        >>> picture = mark_places(Image.new("RGB", (32, 16), "white"), marked, chosen=(0, 0), scale=16)
+        >>> picture.getpixel((8, 8)), picture.getpixel((24, 8))
+        ((255, 255, 255), (89, 89, 89))
+    """
+    bright = marked.repeat(scale, 0).repeat(scale, 1)[: picture.height, : picture.width, None]
+    pixels = np.asarray(picture.convert("RGB"))
+    drawn = Image.fromarray(np.where(bright, pixels, (pixels * 0.35).round().astype(np.uint8)))
+    left, top = chosen[1] * scale, chosen[0] * scale
+    pen = ImageDraw.Draw(drawn)
+    for distance, colour in ((1, "black"), (2, "white"), (3, "white"), (4, "black")):  # seen on any ground
+        corners = (left - distance, top - distance, left + scale - 1 + distance, top + scale - 1 + distance)
+        pen.rectangle(corners, outline=colour)
+    return drawn
 
 
 def _colours(tokens: np.ndarray) -> np.ndarray:

@@ -288,3 +288,18 @@ def test_a_badly_placed_codebook_learns_to_be_used(monkeypatch):
     by_nearest = OptVQ(32, 2, **settings)
     monkeypatch.setattr(by_nearest, "_transport_tokens", lambda rows, mask: by_nearest.nearest_tokens(rows))
     assert used_after_training(by_nearest, latents) < 8
+
+
+def test_the_assignment_that_encode_does_not_take_is_offered():
+    torch.manual_seed(0)
+    latents = torch.randn(2, 4, 6, 6)
+    quantizer = OptVQ(codebook_size=16, codebook_dim=4)
+    offered = quantizer.other_assignments(latents)
+    assert {name: tokens.tolist() for name, tokens in offered.items()} == {
+        "optimal transport": quantizer.transport(latents).tolist()
+    }
+    quantizer.eval_assignment = "sinkhorn"
+    offered = quantizer.other_assignments(latents)
+    assert {name: tokens.tolist() for name, tokens in offered.items()} == {
+        "nearest entry": quantizer.index(latents).tolist()
+    }

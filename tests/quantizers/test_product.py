@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistok.quantizers import FSQ, VQ, Product, Residual
+from vistok.quantizers import FSQ, VQ, OptVQ, Product, Residual
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -63,3 +63,25 @@ def test_somebodys_own_quantizer_may_know_of_no_mask(layout: type):
     assert torch.equal(several(latents).tokens, several.encode(latents))
     with pytest.raises(TypeError):
         several(latents, torch.ones(2, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_other_assignments_are_those_of_the_parts(shared: bool):
+    torch.manual_seed(0)
+    product = Product(lambda: OptVQ(20, 3), num_codebooks=2, shared_codebook=shared)
+    latents = torch.randn(2, 6, 5)
+    found = product.other_assignments(latents)["optimal transport"]
+    if shared:  # one plan for the parts of all places
+        folded = product.quantizers[0].transport(latents.unflatten(1, (2, 3)).flatten(0, 1))
+        expected = folded.unflatten(0, (2, 2))
+    else:
+        expected = torch.stack(
+            [product.quantizers[k].transport(latents[:, 3 * k : 3 * k + 3]) for k in (0, 1)], 1
+        )
+    assert torch.equal(found, expected)
+    assert found.shape == product.encode(latents).shape
+
+
+def test_most_parts_offer_no_other_assignment():
+    assert Product(lambda: FSQ([3, 3]), num_codebooks=2).other_assignments(torch.zeros(1, 4, 5)) == {}
+    assert Residual(lambda: VQ(20, 3), num_codebooks=2).other_assignments(torch.zeros(1, 3, 5)) == {}

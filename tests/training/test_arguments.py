@@ -127,6 +127,9 @@ def test_a_bad_flag_is_named(recipe, words, named):
         ("center_crop: maybe", "center_crop"),
         ("imports: 3", "imports"),
         ("seed: -1", "seed"),
+        ("on: true", "must be text, got True"),
+        ("tokenizer: {1: 2}", "must be text, got 1"),
+        ("tokenizer: {model_type: {a: 1}}", "model_type"),
     ],
 )
 def test_a_bad_recipe_is_named(tmp_path, text, named):

@@ -163,7 +163,7 @@ def test_the_model_is_pushed_while_it_trains(hub, tmp_path):
 
     run.uploads.push = push_and_wait
     run.train()
-    assert [title for title in seen if title.startswith("Step")] == ["Step 2 of 4", "Step 4 of 4"]
+    assert [title for title in seen if title.startswith("Step")] == ["Step 2", "Step 4"]
     assert not list(tmp_path.glob(".tmp-*"))
 
 
@@ -429,3 +429,85 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(tmp_path, mo
         with pytest.raises(ValueError, match=f"{tracker}, which is not installed: pip install .*{package}"):
             Trainer(config(tmp_path / "run", report_to=tracker))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_users_own_files_are_never_touched(tmp_path):
+    (tmp_path / ".tmp-mine").mkdir()
+    (tmp_path / ".tmp-mine" / "precious").write_text("x")
+    Trainer(config(tmp_path, max_train_steps=1)).train()
+    assert (tmp_path / ".tmp-mine" / "precious").read_text() == "x"
+    for name in ("README.md", "config.json", "model.safetensors"):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(ValueError, match=f"holds {name} and no checkpoint: the run would replace it"):
+            Trainer(config(folder, resume_from_checkpoint="latest"))
+        assert (folder / name).read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "log.jsonl").write_text('{"event": 1}\n')
+    with pytest.raises(ValueError, match="log.jsonl is not the log of a run"):
+        Trainer(config(tmp_path / "other")).train()
+    with pytest.raises(ValueError, match="output_dir is empty"):
+        config("")
+
+
+def test_a_checkpoint_of_another_run_is_refused_where_one_is(finished, tmp_path):
+    folder, _ = finished
+    Trainer(config(tmp_path, max_train_steps=1)).train()
+    with pytest.raises(ValueError, match="is of another run than those in"):
+        Trainer(config(tmp_path, resume_from_checkpoint=str(folder / "checkpoint-2")))
+
+
+def test_a_resume_may_skip_the_picture_that_stopped_the_run(tmp_path):
+    changes = {"max_train_steps": 2, "checkpointing_steps": 1}
+    Trainer(config(tmp_path, **changes)).train()
+    Trainer(config(tmp_path, **changes, on_unreadable="skip", resume_from_checkpoint="latest")).train()
+    with pytest.raises(ValueError, match="made with tokenizer.codebook_size 32, this run has 16"):
+        Trainer(
+            config(
+                tmp_path,
+                **changes,
+                tokenizer={**TOKENIZER, "codebook_size": 16},
+                resume_from_checkpoint="latest",
+            )
+        )
+
+
+def test_a_setting_that_an_older_version_had_not_is_its_default(tmp_path):
+    now = config(tmp_path)
+    saved = now.to_dict()
+    del saved["lecam_weight"]
+    now.check_resumable(saved)
+    with pytest.raises(ValueError, match=r"made with lecam_weight 0.0, this run has 0.1"):
+        config(tmp_path, adversarial_weight=1.0, lecam_weight=0.1).check_resumable(
+            saved | {"adversarial_weight": 1.0}
+        )
+
+
+def test_what_accelerate_is_told_elsewhere_does_not_change_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(ValueError, match="accumulate 4 steps .* the run 1"):
+        Trainer(config(tmp_path))
+    monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="ACCELERATE_USE_DEEPSPEED is set"):
+        Trainer(config(tmp_path))
+
+
+def test_a_process_trains_twice_with_another_precision(tmp_path):
+    Trainer(config(tmp_path / "first", max_train_steps=1)).train()
+    run = Trainer(config(tmp_path / "second", max_train_steps=1, mixed_precision="bf16"))
+    assert run.accelerator.mixed_precision == "bf16"
+    run.train()
+
+
+def test_images_per_second_count_the_time_of_their_steps_alone(tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("vistok.training.stopwatch.time.perf_counter", lambda: float(next(clock)))
+    run = Trainer(config(tmp_path, max_train_steps=6, logging_steps=3, checkpointing_steps=2))
+    run._save_checkpoint = lambda: [next(clock) for _ in range(10_000)]
+    run._validate = run._save_checkpoint
+    run.train()
+    steps, _ = log_of(tmp_path)
+    assert [line["step"] for line in steps] == [3, 6]
+    assert all(0 < line["performance/seconds_per_step"] < 10 for line in steps)

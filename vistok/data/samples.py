@@ -93,19 +93,28 @@ def open_samples(split: str) -> SampleSource:
         raise DatasetError(
             f"dataset {SAMPLES!r} has no split {split!r}, it has: {', '.join(GRIDS)}; choose one of them"
         )
+    files = photograph_files()
+    described = [[name, hashlib.sha256(data).hexdigest()] for name, data in files.items()]
+    fingerprint = hashlib.sha256(json.dumps([described, GRIDS[split], split]).encode()).hexdigest()[:16]
+    return SampleSource(split, {name: decode_image(data) for name, data in files.items()}, fingerprint)
+
+
+def photograph_files() -> dict[str, bytes]:
+    """Return the photographs' files, JPEG or PNG, by name.
+
+    Raises:
+        DatasetError: scikit-image is not installed or lacks a photograph.
+    """
     spec = importlib.util.find_spec("skimage")  # found, not imported: only its files are needed
     if spec is None or spec.origin is None:
         raise DatasetError('the sample photographs need scikit-image: pip install "vistok[train]"')
     folder = Path(spec.origin).parent / "data"
     try:
-        files = {name: (folder / file).read_bytes() for name, file in PHOTOGRAPHS.items()}
+        return {name: (folder / file).read_bytes() for name, file in PHOTOGRAPHS.items()}
     except OSError as error:
         raise DatasetError(
             f"scikit-image lacks {error.filename}: pip install --force-reinstall scikit-image"
         ) from error
-    described = [[name, hashlib.sha256(data).hexdigest()] for name, data in files.items()]
-    fingerprint = hashlib.sha256(json.dumps([described, GRIDS[split], split]).encode()).hexdigest()[:16]
-    return SampleSource(split, {name: decode_image(data) for name, data in files.items()}, fingerprint)
 
 
 def tiles_of(photograph: str, width: int, height: int, split: str) -> list[Tile]:

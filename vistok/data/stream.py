@@ -206,7 +206,7 @@ def pixels_of(
             pixels.append(transform(picture.decode(), generator))
         except UnreadableImageError as error:
             where = f"row {picture.row} of split {source.split!r} of dataset {source.name!r}"
-            message = f"{where} cannot be read: {error}"
+            message = f"{where} cannot be read: {str(error).rstrip('.')}"
             if on_error == "error":
                 raise DatasetError(f"{message}; --on_unreadable skip leaves such pictures out") from error
             logger.warning(message)

@@ -193,6 +193,10 @@ class Quantizer(nn.Module, ABC):
         tokens = self.encode(latents)
         return QuantizerOutput(quantized=self.lookup(tokens), tokens=tokens)
 
+    def other_assignments(self, latents: Tensor) -> dict[str, Tensor]:
+        """Tokens by each assignment that the method offers beside that of `encode`, by its name."""
+        return {}
+
     def token_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one picture's tokens on a grid."""
         return grid

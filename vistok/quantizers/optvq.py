@@ -201,6 +201,12 @@ class OptVQ(CodebookQuantizer):
         with torch.autocast(quantized.device.type, enabled=False):
             return super().assign(at_least_float32(quantized))
 
+    def other_assignments(self, latents: Tensor) -> dict[str, Tensor]:
+        """The nearest entries, or those of the transport plan: whichever `encode` does not take."""
+        if self.eval_assignment == "sinkhorn":
+            return {"nearest entry": self.index(latents)}
+        return {"optimal transport": self.transport(latents)}
+
     @torch.no_grad()
     def transport(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         """The tokens of the transport plan, as in training; to be compared with those of `encode`.

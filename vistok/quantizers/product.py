@@ -159,6 +159,16 @@ class Product(SeveralCodebooks):
         self._check_channels(quantized, self.quantized_dim)
         return self._each_tokens(quantized, "index")
 
+    def other_assignments(self, latents: Tensor) -> dict[str, Tensor]:
+        """See `Quantizer`; a shared codebook assigns the parts of all places at once."""
+        self._check_latents(latents)
+        if self.shared_codebook:
+            found = self.quantizers[0].other_assignments(self._fold(latents))
+            return {name: self._unfold(tokens) for name, tokens in found.items()}
+        parts = zip(self.quantizers, latents.chunk(self.num_codebooks, dim=1), strict=True)
+        found = [quantizer.other_assignments(part) for quantizer, part in parts]
+        return {name: torch.stack([one[name] for one in found], dim=1) for name in found[0]}
+
     def entries(self, tokens: Tensor) -> Tensor:
         """See `Quantizer`."""
         known = tokens.shape[1]

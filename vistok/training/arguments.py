@@ -83,6 +83,7 @@ def _read(recipe: str) -> dict[str, Any]:
         raise ValueError(f"{recipe} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{recipe} must map settings to values, got {type(settings).__name__}")
+    _check_names(settings, recipe)
     return settings
 
 
@@ -163,6 +164,15 @@ def training_config(flags: dict[str, Any], dotted: list[str]) -> TrainingConfig:
     return TrainingConfig(tokenizer=tokenizer, **values)
 
 
+def _check_names(settings: dict, recipe: str) -> None:
+    """Raises where a setting's name is no text: YAML reads `on` and `1` as something else."""
+    for name, value in settings.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{recipe}: the name of a setting must be text, got {name!r} (value {value!r})")
+        if isinstance(value, dict):
+            _check_names(value, recipe)
+
+
 def _import_packages(settings: dict[str, Any]) -> None:
     """Imports what a recipe asks for, so that its methods are known."""
     for package in coerce(settings.get("imports", []), list[str], "imports"):
@@ -177,7 +187,10 @@ def _tokenizer_of(model: str) -> dict[str, Any]:
     try:
         config = VisualTokenizerConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise ValueError(f"init_from {model!r} cannot be read: {one_line(error)}") from error
+        raise ValueError(
+            f"init_from {model!r} cannot be read: {one_line(error)}; a tokenizer of another project needs "
+            "VQModelHF.from_pretrained(...).save_pretrained(folder), or vistok convert, first"
+        ) from error
     fields = {name: getattr(config, name) for name in config.public_fields()}
     network = {"model_type": config.network.model_type, **config.network.own_values()}
     return {**fields, "model_type": config.model_type, "network": network}
@@ -199,7 +212,11 @@ def _changed(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
 def _common_fields(fields: dict[str, Any], model_type: Any) -> dict[str, Any]:
     """The fields of a configuration that one of another `model_type` has too."""
     model_type = model_type[0] if isinstance(model_type, list) else model_type  # a flag's values are a list
-    if model_type not in CONFIG_MAPPING or fields.get("model_type") == model_type:
+    if (
+        not isinstance(model_type, str)
+        or model_type not in CONFIG_MAPPING
+        or fields.get("model_type") == model_type
+    ):
         return fields
     known = field_types(CONFIG_MAPPING[model_type])
     return {key: value for key, value in fields.items() if key in known}
@@ -210,7 +227,7 @@ def _coerce_config(values: dict[str, Any], name: str) -> dict[str, Any]:
     model_type = values.get("model_type")
     if isinstance(model_type, list):  # a flag's values come as a list
         model_type = model_type[0]
-    if model_type not in CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"{name}.model_type must name a registered configuration, got {model_type!r}"
             f"{_did_you_mean(str(model_type), [t for t in CONFIG_MAPPING if t.startswith('vistok_')])}"

@@ -19,6 +19,8 @@ from ..messages import one_line
 from .ranks import PeerError, together
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_RESULTS = ("README.md", "config.json", "model.safetensors")  # of a finished run, or somebody's own
+_LEFTOVER = re.compile(r"\.tmp-((removed-)?checkpoint-\d+|publish|upload|log\.jsonl)")
 _MARKER = "complete.json"  # written last: what it lists is there in full
 
 
@@ -107,9 +109,16 @@ def checkpoint_to_resume(output_dir: Path, asked: str | None) -> Path | None:
         asked: A checkpoint's path or name, `"latest"`, which may be none, or None.
 
     Raises:
-        CheckpointError: The one asked for is not complete, or the folder holds some and none was asked for.
+        CheckpointError: The one asked for is not complete, or the folder holds what the run would replace.
     """
     latest = latest_checkpoint(output_dir)
+    if latest is None:
+        for name in _RESULTS:
+            if (output_dir / name).exists():
+                raise CheckpointError(
+                    f"{output_dir} holds {name} and no checkpoint: the run would replace it; choose another "
+                    "--output_dir"
+                )
     if asked is None and latest is not None:
         raise CheckpointError(
             f"{output_dir} holds checkpoints of an earlier run (the last is {latest.name}): "
@@ -120,6 +129,11 @@ def checkpoint_to_resume(output_dir: Path, asked: str | None) -> Path | None:
     path = output_dir / asked if (output_dir / asked).is_dir() else Path(asked)
     if not is_complete(path):
         raise CheckpointError(f"resume_from_checkpoint: {asked} is not a complete checkpoint; try latest")
+    if latest is not None and path.resolve().parent != output_dir.resolve():
+        raise CheckpointError(
+            f"resume_from_checkpoint: {asked} is of another run than those in {output_dir}, which would be "
+            "lost: choose another --output_dir"
+        )
     return path
 
 
@@ -158,9 +172,10 @@ def keep_newest(output_dir: Path, limit: int) -> None:
 
 
 def remove_leftovers(output_dir: Path) -> None:
-    """Removes what a killed run left half-written."""
+    """Removes what a killed run left half-written, and nothing of anybody else's."""
     for path in output_dir.glob(".tmp-*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if _LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:

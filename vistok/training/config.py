@@ -20,6 +20,7 @@ def _check_betas(beta: float) -> None:
 _FREE_TO_CHANGE = frozenset(
     [
         "output_dir",
+        "on_unreadable",
         "eval_batch_size",
         "max_eval_samples",
         "max_validation_samples",
@@ -213,6 +214,8 @@ class TrainingConfig:
             raise ValueError(
                 f"tokenizer is of type {type(self.tokenizer).__name__}, which is no visual tokenizer"
             )
+        if not self.output_dir.strip():
+            raise ValueError("output_dir is empty: name a folder for the run")
         if self.resolution is None:
             self.resolution = self.tokenizer.image_size
         if self.resolution != self.tokenizer.image_size:
@@ -255,12 +258,26 @@ class TrainingConfig:
             ValueError: A setting that changes what is computed differs; the message names it and both values.
         """
         now = self.to_dict()
-        for name in sorted(set(saved) | set(now)):
-            if name not in _FREE_TO_CHANGE and saved.get(name) != now.get(name):
+        # A setting that an older version had not was what its default is now.
+        before = {**_flat({field.name: field.default for field in dataclasses.fields(self)}), **_flat(saved)}
+        now = _flat(now)
+        for name in sorted(set(before) | set(now)):
+            if name.split(".")[0] not in _FREE_TO_CHANGE and before.get(name) != now.get(name):
+                if before.get(name) is dataclasses.MISSING and name not in now:
+                    continue
                 raise ValueError(
-                    f"The checkpoint was made with {name} {saved.get(name)!r}, this run has "
+                    f"The checkpoint was made with {name} {before.get(name)!r}, this run has "
                     f"{now.get(name)!r}; resume with the same settings, or start in another output_dir"
                 )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
 
 
 TrainingConfig.__init__ = as_value_error(TrainingConfig.__init__)

@@ -30,7 +30,9 @@ class Journal:
     def __init__(self, config: TrainingConfig):
         self.config = config
         tracker = config.report_to
-        if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        found = None if tracker == "none" else importlib.util.find_spec(tracker)
+        # A folder of that name, such as wandb's own logs, is found too, but has no file of its own.
+        if tracker != "none" and (found is None or found.origin is None):
             package = '"vistok[train]"' if tracker == "tensorboard" else tracker
             raise ValueError(
                 f"report_to is {tracker}, which is not installed: pip install {package}, or --report_to none"
@@ -137,9 +139,12 @@ def _lines_of(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:  # the last line of a killed run may be cut
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise ValueError(f"{path} is not the log of a run: choose another --output_dir")
+        lines.append(line)
     return lines

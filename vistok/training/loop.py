@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,7 +26,7 @@ from .config import TrainingConfig
 from .journal import Journal
 from .objective import Objective
 from .optimization import build_optimizer, build_schedule, set_schedule, take_step
-from .ranks import together
+from .ranks import PeerError, together
 from .results import Uploads, draw_validation_sheet, write_results
 from .stopwatch import Stopwatch
 
@@ -67,7 +69,8 @@ class Trainer:
         config: The settings of the run.
 
     Raises:
-        ValueError: A setting, the dataset, the output folder or the checkpoint does not fit.
+        ValueError: A setting, the dataset or the checkpoint does not fit, or the output folder holds what the
+            run would replace.
 
     Example:
         >>> import tempfile
@@ -92,6 +95,7 @@ class Trainer:
         if self.validation_data.num_rows == 0:
             raise ValueError(f"{config.dataset_name} has no rows in split {config.validation_split!r}")
         set_seed(config.seed)
+        _check_environment(config)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -101,6 +105,12 @@ class Trainer:
             ],
         )
         self.uploads = Uploads(config, self.accelerator) if config.push_to_hub else None
+        if self.accelerator.gradient_accumulation_steps != config.gradient_accumulation_steps:
+            raise ValueError(
+                f"accelerate was told to accumulate {self.accelerator.gradient_accumulation_steps} steps "
+                "(ACCELERATE_GRADIENT_ACCUMULATION_STEPS), the run "
+                f"{config.gradient_accumulation_steps}: unset it, and set --gradient_accumulation_steps"
+            )
         self.max_train_steps = self._count_steps()
         model = self._build_model()
         if config.freeze_encoder:
@@ -157,6 +167,10 @@ class Trainer:
         try:
             self._run()
             return self._finish()
+        except RuntimeError as error:
+            if self.accelerator.num_processes > 1 and _is_of_connection(error):
+                raise PeerError("Another process of the run has ended") from error
+            raise
         finally:
             self.journal.close()
 
@@ -195,10 +209,11 @@ class Trainer:
                     )
                     logged = self.step
                     self._log(step, speed, bar)
-                if self.step % config.validation_steps == 0:
-                    self._validate()
-                if last or self.step % config.checkpointing_steps == 0:
-                    self._save_checkpoint()
+                with self.stopwatch.paused():
+                    if self.step % config.validation_steps == 0:
+                        self._validate()
+                    if last or self.step % config.checkpointing_steps == 0:
+                        self._save_checkpoint()
 
     def training_step(self, batches: Iterator[dict[str, Tensor]]) -> StepOutput:
         """One optimizer step of both players: its micro-batches, the clipped gradients, the updates.
@@ -243,7 +258,7 @@ class Trainer:
         if norms is not None:
             self._follow_step(learns)
         else:
-            self._skip_step(terms | judged)
+            self._skip_step(terms | {f"discriminator/{name}": term for name, term in judged.items()})
         return StepOutput(terms, judged, error, norms or [], taken=norms is not None)
 
     def _follow_step(self, learned: bool) -> None:
@@ -263,13 +278,16 @@ class Trainer:
             self.adversary.step_skipped()
         self.skipped += 1
         self.skipped_in_a_row += 1
-        values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
+        means = self.accelerator.reduce(torch.stack([t.float() for t in terms.values()]), "mean").tolist()
+        values = ", ".join(f"{name} {mean:.4g}" for name, mean in zip(terms, means, strict=True))
         if self.accelerator.is_main_process:
             logger.warning(
                 "Skipped a step after %d: its loss or gradient is not finite (%s)", self.step, values
             )
         if self.skipped_in_a_row >= _MOST_SKIPPED:
             last = checkpoints.latest_checkpoint(self.output_dir)
+            if not self.accelerator.is_main_process:
+                raise PeerError("The main process says why")
             raise TrainingError(
                 f"{_MOST_SKIPPED} steps in a row after step {self.step} had a loss or gradient that is not "
                 f"finite ({values}). The last good checkpoint is {last or 'none'}; lower --learning_rate or "
@@ -328,6 +346,7 @@ class Trainer:
         )
 
     def _count_steps(self) -> int:
+        """Optimizer steps of the run."""
         if self.config.num_train_epochs is None:
             return self.config.max_train_steps
         rows = self.training_data.num_rows
@@ -391,7 +410,6 @@ class Trainer:
         together(self.accelerator, lambda: checkpoints.keep_newest(self.output_dir, limit), main_only=True)
         if self.uploads is not None and self.config.hub_strategy == "every_save":
             self.uploads.push(self._averaged_tokenizer(), self.step)
-        self.stopwatch.restart()
 
     def _validate(self) -> None:
         """Draws a sheet of validation pictures and measures some."""
@@ -411,7 +429,6 @@ class Trainer:
             values = {f"validation/{name}": metrics[name] for name in _VALIDATED if name in metrics}
             together(self.accelerator, lambda: self.journal.write(self.step, values), main_only=True)
         tokenizer.train(was_training)
-        self.stopwatch.restart()
 
     def _evaluate(self, tokenizer: VQModelHF, limit: int | None, progress: bool) -> dict:
         return evaluate(
@@ -458,6 +475,24 @@ def _mean(
         for each in (terms, judged)
     ]
     return *means, torch.stack(errors).mean()
+
+
+def _check_environment(config: TrainingConfig) -> None:
+    """Refuses what `accelerate config` may ask for and this loop does not do; lets a process train twice."""
+    for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1"):
+            raise ValueError(
+                f"ACCELERATE_USE_{name} is set, but tokenizers are trained without it: leave it out of "
+                "`accelerate config`"
+            )
+    before = AcceleratorState._shared_state.get("_mixed_precision")
+    if before is not None and before != config.mixed_precision:
+        AcceleratorState._reset_state()  # accelerate allows one precision in a process: an earlier run's
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether it says that another process is gone; gloo's errors have no type of their own."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def enable_gradient_checkpointing(model: VQModelHF) -> None:

@@ -47,7 +47,11 @@ class Objective(nn.Module):
         """
         perceptual = None
         if config.perceptual_weight:
-            perceptual = PerceptualLoss(config.perceptual_network, config.perceptual_trunk_weights)
+            try:
+                perceptual = PerceptualLoss(config.perceptual_network, config.perceptual_trunk_weights)
+            except ValueError as error:
+                message = str(error).replace("give trunk_weights", "give --perceptual_trunk_weights")
+                raise ValueError(f"perceptual_weight: {message}") from error
         return cls(config.l1_weight, config.l2_weight, perceptual, config.perceptual_weight)
 
     def forward(self, pixel_values: Tensor, out: TokenizerOutput) -> dict[str, Tensor]:

@@ -59,5 +59,6 @@ It made, in {folder}/
   config.json, model.safetensors, preprocessor_config.json, README.md, eval_results.json
 Try next, in the environment (after make: `. .venv/bin/activate`)
   python -c "from vistok import VQModelHF; print(VQModelHF.from_pretrained('{folder}'))"
+  vistok demo --model {folder}     see it work, in the browser
   vistok train fsq_tiny_imagenet --dataset_name PATH_OR_HUB_ID     on pictures of your own
   vistok evaluate --model {folder} --dataset_name PATH_OR_HUB_ID --split validation"""

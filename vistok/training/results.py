@@ -128,7 +128,7 @@ class Uploads:
         self._running = HfApi().upload_folder(
             repo_id=self.repo_id,
             folder_path=folder,
-            commit_message=f"Step {step} of {self.config.max_train_steps}",
+            commit_message=f"Step {step}",
             run_as_future=True,
         )
 

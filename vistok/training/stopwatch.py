@@ -35,8 +35,17 @@ class Stopwatch:
         finally:
             self._waited += time.perf_counter() - begin
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out, such as the writing of a checkpoint."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._begin += time.perf_counter() - begin
+
     def restart(self) -> None:
-        """Leaves out what passed since the last look, such as the writing of a checkpoint."""
+        """Begins anew."""
         self._begin, self._waited = time.perf_counter(), 0.0
 
     def read(self, steps: int, pictures: int) -> dict[str, float]:
