@@ -22,7 +22,7 @@ CSS = """
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.2rem, 1fr)); gap: .5rem; margin: 0; }
 .tile { display: flex; flex-direction: column; gap: .1rem; padding: .55rem .7rem; border-radius: .6rem;
   background: var(--block-background-fill); border: 1px solid var(--border-color-primary); }
-.tile dd { margin: 0; font-size: 1.1rem; font-weight: 600; white-space: nowrap; }
+.tile dd { margin: 0; font-size: .98rem; font-weight: 600; white-space: nowrap; }
 .tile dt { font-size: .78rem; color: var(--body-text-color-subdued); }
 .note { margin: .1rem .2rem; font-size: .88rem; }
 .note, .tile dt, .facts dt { color: var(--body-text-color-subdued) !important; }
