@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..files import flush as _flush
 from ..messages import one_line
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -187,11 +188,3 @@ def _free(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
     except OSError:
         return "an unknown number of bytes"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
