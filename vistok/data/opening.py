@@ -20,6 +20,7 @@ from .sources import DatasetError, ShardedSource, Source
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow
 
 MEMORY_BUDGET = 512 * 2**20  # bytes; as JPEG Tiny-ImageNet has 200 MB, CelebA 1.4 GB, ImageNet 140 GB
 KEY_COLUMN = "__key__"  # where webdataset keeps the name of a sample
@@ -109,12 +110,13 @@ def open_dataset(
             shard_names=files,
             shard_lengths=_shard_lengths(files, stream.num_shards),
             key_column=key,
-            keep_columns=keep_columns,
             name=name,
             split=split,
             fingerprint=_fingerprint(files, config_name, split, column),
             has_labels=labels is not None,
             label_names=getattr(columns.get(labels), "names", None),
+            keep_types=_arrow_types(columns, keep_columns),
+            revision=_commit(files),
         )
         # A folder of pictures is only paths here, and to `datasets` one single shard that nobody can share.
         size = 0 if isinstance(builder, ImageFolder) else _undecoded_bytes(builder, files, split)
@@ -221,6 +223,20 @@ def _fingerprint(files: list[str], config_name: str | None, split: str, column: 
     root = os.path.commonpath([os.path.dirname(file) for file in local]) if local else ""
     entries = [[os.path.relpath(f, root), os.path.getsize(f)] if "://" not in f else [f, 0] for f in files]
     return hashlib.sha256(json.dumps([entries, config_name, split, column]).encode()).hexdigest()[:16]
+
+
+def _commit(files: list[str]) -> str | None:
+    """Return the commit in the addresses of files on the Hub, which `_builder` pinned."""
+    found = re.match(r"hf://datasets/[^@]+@([0-9a-f]{40})/", files[0]) if files else None
+    return found[1] if found else None
+
+
+def _arrow_types(columns: dict[str, object], names: Sequence[str]) -> "dict[str, pyarrow.DataType]":
+    """Return the Arrow types of columns; text where only reading would tell."""
+    import datasets
+
+    features = datasets.Features({name: columns[name] or datasets.Value("string") for name in names})
+    return {field.name: field.type for field in features.arrow_schema}
 
 
 def _shard_lengths(files: list[str], num_shards: int) -> list[int] | None:

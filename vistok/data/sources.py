@@ -7,7 +7,7 @@ because undecoded rows are 10 to 100 times smaller and skipping them costs nothi
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,11 +77,13 @@ class Source(ABC):
         label_names: the names of the classes, None where there are none.
         has_labels: whether rows carry integer labels.
         num_rows: how many rows there are, None where only reading them all would tell.
-        files: the names of the files that the rows come from, one a shard; empty where rows have no order of
-            files.
+        files: the names of the files that hold the rows, one a shard; empty where each picture is a file.
+        keep_types: the Arrow types of `Picture.columns`.
+        revision: the commit of a dataset on the Hub, None elsewhere.
     """
 
     files: tuple[str, ...] = ()
+    keep_types: "dict[str, pyarrow.DataType]"
 
     def __init__(
         self,
@@ -90,12 +92,16 @@ class Source(ABC):
         fingerprint: str,
         has_labels: bool = False,
         label_names: list[str] | None = None,
+        keep_types: "dict[str, pyarrow.DataType] | None" = None,
+        revision: str | None = None,
     ):
         self.name = name
         self.split = split
         self.fingerprint = fingerprint
         self.has_labels = has_labels
         self.label_names = label_names
+        self.keep_types = keep_types or {}
+        self.revision = revision
 
     @property
     @abstractmethod
@@ -173,7 +179,6 @@ class ShardedSource(Source):
         shard_names: a file name for each shard, for error messages.
         shard_lengths: how many rows each shard has, None where only reading them would tell.
         key_column: a column that names the rows, None where the image column's paths do.
-        keep_columns: further columns that `Picture.columns` shall hold.
         **described: the arguments of `Source`.
     """
 
@@ -185,12 +190,11 @@ class ShardedSource(Source):
         shard_names: list[str],
         shard_lengths: list[int] | None = None,
         key_column: str | None = None,
-        keep_columns: Sequence[str] = (),
         **described,
     ):
         super().__init__(**described)
         self._stream, self._image_column, self._label_column = stream, image_column, label_column
-        self._key_column, self._keep_columns = key_column, tuple(keep_columns)
+        self._key_column = key_column
         self.files = tuple(shard_names) if len(shard_names) == stream.num_shards else ()
         self.shard_lengths = shard_lengths
         self._lengths_read = dict(enumerate(shard_lengths or []))
@@ -229,7 +233,7 @@ class ShardedSource(Source):
                         image_of(cell),
                         label_of(labels, i),
                         batch[self._key_column][i] if self._key_column else _path_of(cell),
-                        {name: batch[name][i] for name in self._keep_columns} or None,
+                        {name: batch[name][i] for name in self.keep_types} or None,
                     )
                     count += 1
         except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
@@ -261,12 +265,16 @@ class ShardedSource(Source):
             pa.array(paths, pa.large_string()),
             np.array(labels, dtype=np.int64) if self._label_column else None,
             pa.array(keys, pa.large_string()),
-            pa.Table.from_pylist(kept) if self._keep_columns else None,
+            pa.Table.from_pylist(kept, pa.schema(list(self.keep_types.items())))
+            if kept and kept[0]
+            else None,
             name=self.name,
             split=self.split,
             fingerprint=self.fingerprint,
             has_labels=self.has_labels,
             label_names=self.label_names,
+            keep_types=self.keep_types,
+            revision=self.revision,
         )
 
 
