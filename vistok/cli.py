@@ -5,7 +5,7 @@ import difflib
 import errno
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from . import __version__
@@ -102,6 +102,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     convert.set_defaults(run=_convert)
 
+    from .extraction import arguments
+
+    for name, text in (
+        ("extract", "write the tokens of a dataset"),
+        ("verify", "look for damage in a folder of tokens"),
+        ("export", "write tokens in another project's layout"),
+        ("decode", "turn tokens back into pictures"),
+    ):
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        getattr(arguments, f"add_{name}_flags")(command)
+        command.set_defaults(run=_lines_of(getattr(arguments, f"run_{name}")))
+
     quickstart = commands.add_parser(
         "quickstart", help="train a small tokenizer on embedded photographs and use it"
     )
@@ -143,9 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a defect: its traceback is what a report needs
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message += (
-                "; make room and run the same command again, with --resume_from_checkpoint latest to go on"
-            )
+            message += "; make room and run the same command again"
+            if flags.command == "train":
+                message += ", with --resume_from_checkpoint latest to go on"
         print(f"vistok {flags.command}: {message}", file=sys.stderr)
         return 1
     return 0
@@ -221,6 +233,16 @@ def _convert(flags: argparse.Namespace, dotted: list[str]) -> None:
         push_to_hub=flags.push_to_hub,
     )
     print(report)
+
+
+def _lines_of(
+    run: Callable[[argparse.Namespace], Iterator[str]],
+) -> Callable[[argparse.Namespace, list[str]], None]:
+    def shown(flags: argparse.Namespace, dotted: list[str]) -> None:
+        for line in run(flags):
+            print(line)
+
+    return shown
 
 
 def _quickstart(flags: argparse.Namespace, dotted: list[str]) -> None:

@@ -69,14 +69,14 @@ class Plan:
             raise PlanError(f"{PLAN} is damaged ({type(error).__name__}: {error})") from error
 
     @classmethod
-    def read(cls, folder: Path) -> "Plan":
+    def read(cls, folder: str | Path) -> "Plan":
         """The plan of a folder.
 
         Raises:
             PlanError: There is none, or it is damaged.
         """
         try:
-            return cls((folder / PLAN).read_bytes())
+            return cls((Path(folder) / PLAN).read_bytes())
         except OSError as error:
             raise PlanError(
                 f"{folder} holds no tokens: there is no {PLAN} ({error.strerror or error})"

@@ -12,16 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from ..data import Source
+from .batches import Batches
 from .encoding import TokenEncoder
 from .leases import Leases
 from .plan import Plan, Shard
 from .rows import RowReader, decode_row, refuse
 from .shards import ShardWriter, TokenRow, is_done
-from .views import Views
 
 BLOCK = 1024  # pictures that go through together, rounded down to whole batches
 _END = object()
@@ -93,7 +92,7 @@ class Worker:
             yield shard, None
 
     def _go_through(self, rows: Iterator[tuple[Shard, Future | None]], writes: "_Writes") -> None:
-        batches = _Batches(self._encoder, self._plan.views)
+        batches = Batches(self._encoder, self._plan.views)
         block: list[TokenRow] = []
         writer = None
         for shard, future in rows:
@@ -124,50 +123,6 @@ class Worker:
                 raise
         writes.open.remove(writer)
         self._leases.release(shard.name)
-
-
-class _Batches:
-    """Gathers views into batches of one shape each, and puts the tokens into their rows.
-
-    A picture that cannot be read keeps its places in the batch, empty, so that all others stay in theirs.
-    Only where pictures have several shapes nobody knows which places those were.
-    """
-
-    def __init__(self, encoder: TokenEncoder, views: Views):
-        self._encoder, self._views = encoder, views
-        self._buffers: dict[tuple[int, int], np.ndarray] = {}
-        self._waiting: dict[tuple[int, int], list[tuple[TokenRow, int]]] = {}
-
-    def add(self, row: TokenRow, pixels: np.ndarray | None) -> None:
-        """Takes a row and its views, uint8 `(V, H, W, 3)`, or None."""
-        if pixels is None and self._views.buckets:
-            return
-        shape = (self._views.resolution,) * 2 if pixels is None else pixels.shape[1:3]
-        if shape not in self._buffers:
-            self._buffers[shape] = self._encoder.buffer(*shape)
-        for view in range(len(self._views.names)):
-            waiting = self._waiting.setdefault(shape, [])
-            self._buffers[shape][len(waiting)] = 0 if pixels is None else pixels[view]
-            waiting.append((row, view))
-            if len(waiting) == self._encoder.batch_size:
-                self._encode(shape)
-
-    def flush(self) -> None:
-        """Encodes what waits, in batches filled up to their size."""
-        for shape in list(self._waiting):
-            self._encode(shape)
-
-    def _encode(self, shape: tuple[int, int]) -> None:
-        waiting, buffer = self._waiting.pop(shape), self._buffers[shape]
-        buffer[len(waiting) :] = 0
-        tokens = self._encoder(buffer)
-        for (row, view), values in zip(waiting, tokens, strict=False):  # the rest is filling
-            if row.status:
-                continue
-            if row.tokens is None:
-                row.tokens = np.empty((len(self._views.names), len(values)), values.dtype)
-                row.grid = self._encoder.grid(*shape) if self._views.buckets else None
-            row.tokens[view] = values
 
 
 class _Ahead:
