@@ -2,10 +2,10 @@
 
     python scripts/train_ar.py --tokens tokens/train --validation_tokens tokens/validation --output_dir outputs/ar
 
-The model is a plain `LlamaForCausalLM`: its vocabulary is the entries of the codebook, then the classes, then "no
-class", which takes the place of every tenth class in training, so that samples can be guided (Classifier-Free
-Diffusion Guidance, arXiv:2207.12598). A sequence is a class and the tokens of a picture, row by row, as in
-LlamaGen (arXiv:2406.06525). Everything here is public: copy it and put your own model in.
+The model is a plain `LlamaForCausalLM`: its vocabulary is the entries of the codebook, then the classes, then
+"no class", which takes the place of every tenth class in training, so that samples can be guided
+(Classifier-Free Diffusion Guidance, arXiv:2207.12598). A sequence is a class and the tokens of a picture, row
+by row, as in LlamaGen (arXiv:2406.06525). Everything here is public: copy it and put your own model in.
 """
 
 import argparse
