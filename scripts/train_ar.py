@@ -1,6 +1,6 @@
 """Train a small class-conditional autoregressive model on extracted tokens, and draw what it imagines.
 
-    python scripts/train_ar.py --tokens tokens/train --validation_tokens tokens/validation --output_dir outputs/ar
+    python scripts/train_ar.py --tokens TOKENS --validation_tokens VALIDATION_TOKENS --output_dir outputs/ar
 
 The model is a plain `LlamaForCausalLM`: its vocabulary is the entries of the codebook, then the classes, then
 "no class", which takes the place of every tenth class in training, so that samples can be guided
