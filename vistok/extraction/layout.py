@@ -1,7 +1,7 @@
 """How the tokens of a picture lie in a row of a shard: the order of codebooks, the width of an integer.
 
 Also the factors of a large vocabulary: a token of 18 bits as one of 6 and one of 12 bits, as in Open-MAGVIT2
-(arXiv:2409.04410), whose first factor holds the higher bits.
+(arXiv:2409.04410), whose first factor holds the lowest bits: those of the first channels.
 """
 
 import math
@@ -80,7 +80,7 @@ def unflatten_tokens(
 
 
 def split_tokens(tokens: Tensor, bits: Sequence[int]) -> Tensor:
-    """Factors of tokens, the one of the highest bits first, for a generator that predicts one after another.
+    """Factors of tokens, the one of the lowest bits first, for a generator that predicts one after another.
 
     Args:
         tokens: int `(...)` in `[0, 2^sum(bits))`.
@@ -93,12 +93,12 @@ def split_tokens(tokens: Tensor, bits: Sequence[int]) -> Tensor:
         ValueError: A token is out of range.
 
     Example:
-        >>> split_tokens(torch.tensor([5 * 4096 + 7]), (6, 12)).tolist()
+        >>> split_tokens(torch.tensor([5 + 7 * 64]), (6, 12)).tolist()
         [[5, 7]]
     """
     tokens = tokens.long()
     _check_factors(tokens, sum(bits), "tokens")
-    shifts = [sum(bits[place + 1 :]) for place in range(len(bits))]
+    shifts = [sum(bits[:place]) for place in range(len(bits))]
     return torch.stack(
         [(tokens >> shift) & (2**width - 1) for shift, width in zip(shifts, bits, strict=True)], dim=-1
     )
@@ -118,7 +118,7 @@ def merge_tokens(factors: Tensor, bits: Sequence[int]) -> Tensor:
         ValueError: A factor is out of range, or there are not as many as `bits`.
 
     Example:
-        >>> merge_tokens(torch.tensor([[5, 7]]), (6, 12)).item() == 5 * 4096 + 7
+        >>> merge_tokens(torch.tensor([[5, 7]]), (6, 12)).item() == 5 + 7 * 64
         True
     """
     if factors.shape[-1] != len(bits):
@@ -127,7 +127,7 @@ def merge_tokens(factors: Tensor, bits: Sequence[int]) -> Tensor:
     for place, width in enumerate(bits):
         factor = factors[..., place].long()
         _check_factors(factor, width, f"factor {place}")
-        tokens = (tokens << width) | factor
+        tokens |= factor << sum(bits[:place])
     return tokens
 
 
