@@ -1,4 +1,4 @@
-"""What tests of extraction share: a small tokenizer, Parquet files of pictures, an extraction of small numbers."""
+"""What tests of extraction share: a small tokenizer, Parquet files of pictures, a small extraction."""
 
 from pathlib import Path
 
@@ -40,6 +40,4 @@ def write_pictures(path: Path, files: list[bytes], first: int = 0) -> None:
 
 def run(model: VQModelHF, source, folder: Path, **options) -> dict:
     """An extraction with small numbers."""
-    return extract(
-        model, source, folder, **{"batch_size": 8, "shard_size": 25, "progress": False, **options}
-    )
+    return extract(model, source, folder, **{"batch_size": 8, "shard_size": 25, "progress": False, **options})

@@ -16,7 +16,14 @@ from vistok.extraction.layout import (
 
 @pytest.mark.parametrize(
     ("codebook_size", "dtype"),
-    [(2, "uint8"), (256, "uint8"), (257, "uint16"), (2**16, "uint16"), (2**16 + 1, "uint32"), (2**32 + 1, "uint64")],
+    [
+        (2, "uint8"),
+        (256, "uint8"),
+        (257, "uint16"),
+        (2**16, "uint16"),
+        (2**16 + 1, "uint32"),
+        (2**32 + 1, "uint64"),
+    ],
 )
 def test_the_narrowest_integer_holds_the_last_token(codebook_size, dtype):
     assert narrowest(codebook_size) == dtype
@@ -41,7 +48,9 @@ def test_place_major_is_the_sequence_of_the_model():
 
 
 def test_a_wrong_number_of_tokens_is_named():
-    with pytest.raises(ValueError, match="Expected 32 tokens a picture, for 2 codebooks on a grid of 4 x 4, got 16"):
+    with pytest.raises(
+        ValueError, match="Expected 32 tokens a picture, for 2 codebooks on a grid of 4 x 4, got 16"
+    ):
         unflatten_tokens(torch.zeros(1, 16, dtype=torch.long), (4, 4), 2)
 
 
@@ -55,8 +64,8 @@ def test_factors_and_back(bits, value):
 
 
 def test_open_magvit2s_order():
-    # Its bits are the signs of 18 channels, the first channel the lowest bit; the factors are the numbers of the
-    # first 6 and of the last 12 channels, each with its own lowest bit first.
+    # Its bits are the signs of 18 channels, the first channel the lowest bit; the factors are the numbers of
+    # the first 6 and of the last 12 channels, each with its own lowest bit first.
     signs = torch.randint(0, 2, (50, 18))
     places = 2 ** torch.arange(18)
     factors = split_tokens((signs * places).sum(1), (6, 12))

@@ -60,7 +60,8 @@ def test_center_and_flip(crop):
 
 
 @pytest.mark.parametrize(
-    ("size", "bucket"), [((100, 100), (32, 32)), ((200, 100), (24, 40)), ((100, 300), (40, 24)), ((110, 100), (32, 32))]
+    ("size", "bucket"),
+    [((100, 100), (32, 32)), ((200, 100), (24, 40)), ((100, 300), (40, 24)), ((110, 100), (32, 32))],
 )
 def test_a_picture_goes_to_the_bucket_of_its_aspect(size, bucket):
     buckets = ((32, 32), (24, 40), (40, 24))

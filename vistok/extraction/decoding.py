@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ..files import flush, temporary_beside
+from ..image_processing import VistokImageProcessor
 from ..modeling import VQModelHF
 from .reader import TokenDataset, load_tokens
 
@@ -87,15 +88,9 @@ def _shape(row: dict[str, Any]) -> tuple[int | None, int | None]:
     return row.get("height"), row.get("width")
 
 
-def _pictures(dataset: TokenDataset, model: VQModelHF, rows: list[dict[str, Any]]) -> np.ndarray:
+def _pictures(dataset: TokenDataset, model: VQModelHF, rows: list[dict[str, Any]]) -> list[np.ndarray]:
     tokens = dataset.to_grid(torch.stack([row["tokens"] for row in rows]), *_shape(rows[0]))
-    return to_pixels(model.decode(tokens.to(model.device)))
-
-
-def to_pixels(pixel_values: torch.Tensor) -> np.ndarray:
-    """Pixel values float `(B, 3, H, W)` to uint8 `(B, H, W, 3)`: clamped and rounded."""
-    pixels = ((pixel_values.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return VistokImageProcessor().postprocess(model.decode(tokens.to(model.device)), output_type="np")
 
 
 def write_png(folder: Path, pictures: Iterator[np.ndarray]) -> None:
