@@ -39,7 +39,10 @@ def main() -> None:
         != validation.plan.values["tokenizer"]["weights_sha256"]
     ):
         raise ValueError("The training and the validation tokens are of different tokenizers")
-    entries, classes = training.codebook_size, len(training.label_names)
+    if training.labels is None:
+        raise ValueError(f"{flags.tokens} has no labels: this model is class-conditional")
+    names = training.label_names or [str(label) for label in range(training.labels.max() + 1)]
+    entries, classes = training.codebook_size, len(names)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=entries + classes + 1,
@@ -116,7 +119,7 @@ def main() -> None:
         )
         tokens = sample(generator, entries, labels.to(accelerator.device), validation, flags)
         sheet(tokens, validation, tokenizer.eval(), flags.per_class).save(folder / "samples.png")
-        results["classes_of_the_sheet"] = [validation.label_names[i] for i in labels[:: flags.per_class]]
+        results["classes_of_the_sheet"] = [names[i] for i in labels[:: flags.per_class]]
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         print(json.dumps(results, indent=2))
 

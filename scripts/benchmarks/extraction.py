@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -78,11 +79,16 @@ def main() -> None:
             ),
         }
         seconds: dict[str, list[float]] = {name: [] for name in jobs}
+        processor: dict[str, list[float]] = {name: [] for name in jobs}
         for _ in range(flags.rounds):
             for name, job in jobs.items():
-                started = time.perf_counter()
+                started, busy = time.perf_counter(), time.process_time()
                 job()
                 seconds[name].append(time.perf_counter() - started)
+                processor[name].append(time.process_time() - busy)
+                sys.stderr.write(
+                    f"{name}: {seconds[name][-1]:.1f} s, {processor[name][-1]:.1f} processor s\n"
+                )
         speed = {name: count / min(times) for name, times in seconds.items()}
         limit = min(speed["decoding_alone"], speed["encoding_alone"])
         dataset = load_tokens(folder / "ours")
@@ -97,6 +103,9 @@ def main() -> None:
             "pictures": count,
             "parameters_of_the_encoder": sum(p.numel() for p in model.encoder.parameters()),
             "pictures_per_second": {name: round(value, 1) for name, value in speed.items()},
+            "processor_ms_per_picture": {
+                name: round(1000 * min(times) / count, 1) for name, times in processor.items()
+            },
             "share_of_the_limit": round(speed["ours"] / limit, 3),
             "times_llamagen": round(speed["ours"] / speed["llamagen"], 2),
             "bytes_per_token": {

@@ -2,8 +2,8 @@
 
     python scripts/benchmarks/extraction_damage.py [--flips 2000]
 
-The files are shards, their records, the plan and the manifest. A flip in a shard must also stop `load_tokens`.
-Then a shard is deleted, one is cut short, and two are exchanged.
+The files are shards, their records, the plan and the manifest. A flip in a shard must also stop
+`load_tokens`. Then a shard is deleted, one is cut short, and two are exchanged.
 """
 
 import argparse

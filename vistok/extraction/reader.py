@@ -114,6 +114,9 @@ class _Rows:
         start = self._ends[i - 1] if i else 0
         return self._values[start : self._ends[i]]
 
+    def column(self, name: str) -> Any:
+        return self._columns.get(name)
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         row = {"tokens": torch.from_numpy(self.tokens(i).astype(np.int64))}
         for name, column in self._columns.items():
@@ -166,6 +169,11 @@ class TokenDataset(_WithPlan, Dataset):
     def __init__(self, folder: Path, plan: Plan, *, checksums: bool = True):
         self.plan = plan
         self._rows = _Rows([read_table(folder, plan, shard, checksums=checksums) for shard in plan.shards])
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels of all rows, int64 `(rows,)`, None without labels."""
+        return self._rows.column("label")
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -28,6 +28,10 @@ STATUSES = (
     "too_small", "aspect", "mode_F", "mode_I", "unsupported",
 )  # fmt: skip
 _METADATA = b"vistok"
+_RECORD = {
+    "plan_id": str, "shard": int, "file": str, "start": int, "stop": int, "rows": int, "unreadable": dict,
+    "device": str, "bytes": int, "sha256": str, "payload_sha256": str,
+}  # fmt: skip
 
 
 class ShardError(ValueError):
@@ -157,15 +161,12 @@ def read_record(folder: Path, plan: Plan, shard: Shard) -> dict[str, Any]:
         record = json.loads(data)
         if as_json(record) != data:
             raise ValueError("it is not as it was written")
-        mine = (record["plan_id"], record["shard"])
-        for count in ("start", "stop", "rows", "bytes"):
-            if not isinstance(record[count], int):
-                raise ValueError(f"{count} is no number")
-        if not (isinstance(record["sha256"], str) and isinstance(record["payload_sha256"], str)):
-            raise ValueError("a hash is no text")
-    except (ValueError, KeyError, TypeError) as error:
+        types = {name: type(value) for name, value in record.items()}
+        if types != _RECORD:
+            raise ValueError(f"its fields are {', '.join(types)}")
+    except (ValueError, AttributeError) as error:
         raise ShardError(f"{path} is damaged ({error}): delete it and run the extraction again") from error
-    if mine != (plan.id, shard.number):
+    if (record["plan_id"], record["shard"]) != (plan.id, shard.number):
         raise ShardError(f"{path} belongs to another plan or shard: delete it and run the extraction again")
     return record
 
