@@ -14,7 +14,8 @@ from vistok.data import open_dataset
 from vistok.extraction import verify
 from vistok.extraction.payload import Payload
 from vistok.extraction.plan import Plan
-from vistok.extraction.shards import STATUSES, is_done, read_record, read_table
+from vistok.extraction.shard_reading import is_done, read_record, read_table
+from vistok.extraction.shards import STATUSES
 from vistok.image_decoding import UnreadableImageError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks" / "extraction_damage.py"

@@ -11,6 +11,6 @@ from .plan import PlanError as PlanError
 from .reader import TokenDataset as TokenDataset
 from .reader import TokenStream as TokenStream
 from .reader import load_tokens as load_tokens
-from .shards import ShardError as ShardError
+from .shard_reading import ShardError as ShardError
 from .verify import verify as verify
 from .views import Views as Views

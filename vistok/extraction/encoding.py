@@ -28,7 +28,7 @@ class TokenEncoder:
     """Encodes batches of one fixed size.
 
     Args:
-        model: The tokenizer in float32; it is left alone.
+        model: The tokenizer in float32; put into eval mode.
         batch_size: Pictures in a batch.
         dtype: `"fp32"`, or `"bf16"` for the network; quantizers always compute in float32.
         token_order: Of several codebooks.

@@ -21,7 +21,7 @@ import numpy as np
 from ..files import flush, temporary_beside
 from .manifest import describe_shards, read_manifest
 from .plan import Plan, PlanError
-from .shards import read_table, token_array
+from .shard_reading import read_table, token_array
 
 PICTURES_PER_TAR = 10_000
 

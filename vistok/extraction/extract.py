@@ -20,7 +20,7 @@ from .leases import TIMEOUT, Leases
 from .manifest import LEASES, IncompleteError, describe_shards, finish, read_manifest
 from .plan import PLAN, Plan, Shard, make_plan, publish_plan
 from .rows import RowReader, decode_row
-from .shards import ShardError, is_done
+from .shard_reading import ShardError, is_done
 from .views import Views
 from .worker import Worker
 

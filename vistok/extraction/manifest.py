@@ -8,7 +8,8 @@ from typing import Any
 
 from ..files import TEMPORARY, write_whole
 from .plan import Plan, Shard
-from .shards import DATA, as_json, is_done, read_record, remove_shard, shard_path
+from .shard_reading import is_done, read_record, remove_shard
+from .shards import DATA, as_json, shard_path
 
 MANIFEST = "manifest.json"
 LEASES = "leases"

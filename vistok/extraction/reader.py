@@ -15,7 +15,7 @@ from .identity import describe_tokenizer
 from .layout import unflatten_tokens
 from .manifest import describe_shards, read_manifest
 from .plan import Plan, PlanError
-from .shards import read_record, read_table
+from .shard_reading import read_record, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,8 @@ from .payload import Payload
 from .plan import Plan, Shard
 from .reader import check_tokenizer
 from .rows import RowReader, decode_row
-from .shards import DATA, STATUSES, read_record, read_table, record_path, shard_path
+from .shard_reading import read_record, read_table
+from .shards import DATA, STATUSES, record_path, shard_path
 
 SAMPLES = 256  # pictures that are encoded again
 SHARDS_SAMPLED = 4  # from so many shards: each may mean to read a file of pictures

@@ -20,7 +20,8 @@ from .encoding import TokenEncoder
 from .leases import Leases
 from .plan import Plan, Shard
 from .rows import RowReader, decode_row, refuse
-from .shards import ShardWriter, TokenRow, is_done
+from .shard_reading import is_done
+from .shards import ShardWriter, TokenRow
 
 BLOCK = 1024  # pictures that go through together, rounded down to whole batches
 _END = object()
