@@ -77,3 +77,18 @@ def test_a_tokenizer_that_moved_is_said(extracted, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["verify", "tokens", "--dataset_name", "elsewhere/pictures/gone"]) == 1
     assert "--samples 0" in capsys.readouterr().err
+
+
+def test_processes_of_accelerate_share_the_work(model, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    begun = []
+    from vistok.extraction.leases import Leases
+
+    claim = Leases.claim
+    monkeypatch.setattr(Leases, "claim", lambda self, name: begun.append(name) or claim(self, name))
+    words = ["--model", model.name_or_path, "--dataset_name", str(pictures), "--shard_size", "25"]
+    assert main(["extract", *words, "--output_dir", str(tmp_path / "out"), "--batch_size", "8"]) == 0
+    # The second process begins in the middle, and goes on to what the first would have done.
+    assert begun[:2] == ["train-00003-of-00006", "train-00004-of-00006"]
+    assert begun[3:6] == ["train-00000-of-00006", "train-00001-of-00006", "train-00002-of-00006"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data import Source
+from ..data import IndexedSource, Source
 from ..files import write_once
 from .layout import narrowest
 from .views import Views
@@ -129,11 +129,11 @@ def make_plan(
     """
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1 picture, got {shard_size}")
-    lengths = getattr(source, "shard_lengths", None)
-    if source.files:
-        names, rows = relative_names(source.files), lengths or [None] * len(source.files)
-    else:
+    if isinstance(source, IndexedSource):
         names, rows = ["pictures"], [source.num_rows]
+    else:
+        names = relative_names(source.files) or [f"part {part}" for part in range(source.num_shards)]
+        rows = source.shard_lengths or [None] * source.num_shards
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -163,7 +163,9 @@ def relative_names(files: tuple[str, ...]) -> list[str]:
     """File names below the folder that all are in: the same on every machine."""
     folders = [file.rpartition("/")[0].split("/") for file in files]
     common = 0
-    while all(len(folder) > common and folder[common] == folders[0][common] for folder in folders):
+    while folders and all(
+        len(folder) > common and folder[common] == folders[0][common] for folder in folders
+    ):
         common += 1
     return ["/".join(file.split("/")[common:]) for file in files]
 

@@ -45,8 +45,8 @@ class RowReader:
             yield picture._replace(row=picture.row & ROW_MASK)
         if shard.stop is not None and self._next != shard.stop:
             raise DatasetError(
-                f"{self._source.files[shard.file]} ends after {self._next} rows, the plan says "
-                f"{shard.stop} at least: fetch it again"
+                f"{self._source.files[shard.file] if self._source.files else shard.name} ends after "
+                f"{self._next} rows, the plan says {shard.stop} at least: fetch it again"
             )
 
 
