@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--hidden_channels", type=int, default=32, help="128 is the width of LlamaGen's VQ-16"
     )
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()

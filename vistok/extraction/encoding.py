@@ -35,6 +35,13 @@ class TokenEncoder:
 
     Raises:
         ValueError: The model is not in float32, or an argument has no such value.
+
+    Example:
+        >>> from vistok import FSQConfig, SimpleCNNConfig, VQModelHF
+        >>> model = VQModelHF(FSQConfig(image_size=16, network=SimpleCNNConfig(hidden_channels=4)))
+        >>> tokens = TokenEncoder(model, batch_size=2)(np.zeros((2, 16, 16, 3), np.uint8))
+        >>> tokens.shape, tokens.dtype
+        ((2, 16), dtype('uint16'))
     """
 
     def __init__(

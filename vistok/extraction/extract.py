@@ -74,6 +74,20 @@ def extract(
         PlanError: The folder holds tokens of another plan; the message names what differs.
         DatasetError: A picture or a file cannot be read.
         ValueError: An argument is out of range, or a latent is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from vistok import FSQConfig, SimpleCNNConfig, VQModelHF
+        >>> from vistok.data import open_dataset
+        >>> from vistok.extraction import load_tokens
+        >>> model = VQModelHF(FSQConfig(image_size=16, network=SimpleCNNConfig(hidden_channels=4)))
+        >>> folder = tempfile.mkdtemp()
+        >>> photographs = open_dataset("samples", split="validation")
+        >>> extract(model, photographs, folder, progress=False)["pictures"]
+        128
+        >>> row = load_tokens(folder, model=model)[9]
+        >>> row["tokens"].shape, row["label"]
+        (torch.Size([16]), 1)
     """
     folder = Path(output_dir)
     views = views or Views(model.config.image_size)
