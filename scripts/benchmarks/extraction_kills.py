@@ -33,7 +33,7 @@ from vistok.extraction import extract
 
 SIDE = 16  # pixels
 WORKERS = (1, 2, 4)
-POINTS = 12  # a kill in a write comes at one of the first so many calls
+POINTS = (12, 60)  # a kill in a write comes at one of the first so many calls, one or the other by chance
 
 
 def main() -> int:
@@ -78,7 +78,7 @@ def main() -> int:
                 flush=True,
             )
     print(json.dumps(sums))
-    return int(any(sums[name] for name in ("lost", "twice", "different_files", "left_over")))
+    return int(any(sums[name] for name in ("lost", "twice", "different_files", "left_over", "without_card")))
 
 
 def disturbed(work, output: Path, workers: int, kills: int, draw: random.Random) -> dict[str, int]:
@@ -88,7 +88,7 @@ def disturbed(work, output: Path, workers: int, kills: int, draw: random.Random)
 
     def start(worker: int) -> None:
         left = kills - sum(done.values()) - sum(1 for _, moment in alive.values() if moment is not None)
-        in_write = draw.randrange(1, POINTS) if left > 0 and draw.random() < 0.5 else None
+        in_write = draw.randrange(1, draw.choice(POINTS)) if left > 0 and draw.random() < 0.5 else None
         pid = os.fork()
         if pid == 0:
             os.setsid()
@@ -151,6 +151,7 @@ def compare(output: Path, pictures: Path, expected: dict[str, str]) -> dict[str,
         "twice": sum(count - 1 for count in counts.values()) + len(counts.keys() - wanted),
         "different_files": sum(found.get(name) != digest for name, digest in expected.items()),
         "left_over": len(found.keys() - expected.keys()),
+        "without_card": int(not (output / "README.md").exists()),
     }
 
 

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from ..data import IndexedSource, Source
 from ..modeling import VQModelHF
-from .card import write_card
+from .card import CARD, write_card
 from .encoding import PROBED, TokenEncoder, exact_arithmetic, share_differing
 from .identity import describe_tokenizer
 from .layout import TOKEN_ORDERS
 from .leases import TIMEOUT, Leases
-from .manifest import LEASES, IncompleteError, describe_shards, finish, read_manifest
+from .manifest import END, LEASES, IncompleteError, describe_shards, finish, leftovers, read_manifest, tidy
 from .plan import PLAN, Plan, Shard, make_plan, publish_plan
 from .rows import RowReader, decode_row
 from .shard_reading import ShardError, is_done
@@ -134,14 +134,15 @@ def _until_finished(folder: Path, plan: Plan, worker: Worker, leases: Leases, fi
                 time.sleep(POLL)  # others have them
             continue
         manifest = _finished(folder, plan)
-        if manifest is not None:
+        if manifest is not None and (folder / CARD).exists() and not leftovers(folder):
             return manifest
-        if not leases.claim("manifest"):
+        if not leases.claim(END):
             time.sleep(POLL)
             continue
-        if not finish(folder, plan):
+        if manifest is not None or not finish(folder, plan):
             write_card(folder, plan)
-        leases.release("manifest")
+            tidy(folder)
+        leases.release(END)
 
 
 def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:

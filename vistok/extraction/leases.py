@@ -9,6 +9,7 @@ A worker that was only asleep may so lose a lease and not know it. That costs th
 more: what both write is the same, and each file appears by a rename.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -58,6 +59,8 @@ class Leases:
         self._stop.set()
         for name in list(self._held):
             self.release(name)
+        with contextlib.suppress(OSError):  # others still have leases in it, or it is gone
+            self.folder.rmdir()
 
     def claim(self, name: str) -> bool:
         """Takes a lease, where nobody alive holds it."""
@@ -67,7 +70,10 @@ class Leases:
         number = int(generations[-1].suffix[1:]) + 1 if generations else 0
         path = self.folder / f"{name}.{number}"
         self.folder.mkdir(exist_ok=True)  # gone where another worker has finished all
-        if not write_once(path, self._owner):  # another finder was faster
+        try:
+            if not write_once(path, self._owner):  # another finder was faster
+                return False
+        except FileNotFoundError:  # another worker has finished all, and tidied up
             return False
         self._held[name] = path
         return True

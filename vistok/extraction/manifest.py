@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from .shards import DATA, as_json, shard_path
 
 MANIFEST = "manifest.json"
 LEASES = "leases"
+END = "end"  # the lease of whoever writes the manifest
 
 
 class IncompleteError(ValueError):
@@ -91,7 +91,7 @@ def damaged_shards(folder: Path, plan: Plan) -> list[Shard]:
 
 
 def finish(folder: Path, plan: Plan) -> list[Shard]:
-    """Writes the manifest and cleans up, where every shard is whole.
+    """Writes the manifest, where every shard is whole.
 
     Returns:
         The shards that were damaged. They are taken away, to be extracted again.
@@ -99,11 +99,19 @@ def finish(folder: Path, plan: Plan) -> list[Shard]:
     damaged = damaged_shards(folder, plan)
     for shard in damaged:
         remove_shard(folder, shard)
-    if damaged:
-        return damaged
-    for place in (folder, folder / DATA):
-        for leftover in place.glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
-    write_whole(folder / MANIFEST, as_json(describe_shards(folder, plan)))
-    shutil.rmtree(folder / LEASES, ignore_errors=True)
-    return []
+    if not damaged:
+        write_whole(folder / MANIFEST, as_json(describe_shards(folder, plan)))
+    return damaged
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What workers that died left behind, and the leases of those that live."""
+    unfinished = [p for place in (folder, folder / DATA) for p in place.glob(f"{TEMPORARY}*")]
+    return unfinished + [path for path in (folder / LEASES).glob("*") if path.is_file()]
+
+
+def tidy(folder: Path) -> None:
+    """Removes what is left when all shards are there, but the leases on the end itself."""
+    for path in leftovers(folder):
+        if not path.name.startswith(f"{END}."):
+            path.unlink(missing_ok=True)
