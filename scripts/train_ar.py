@@ -194,9 +194,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="the tokenizer; by default the one that the tokens' plan names")
     parser.add_argument("--hidden_size", type=int, default=128, help="a multiple of 64")
     parser.add_argument("--num_hidden_layers", type=int, default=4)
-    parser.add_argument("--max_train_steps", type=int, default=1200)
-    parser.add_argument("--train_batch_size", type=int, default=16, help="pictures of one process")
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--max_train_steps", type=int, default=1500)
+    parser.add_argument("--train_batch_size", type=int, default=32, help="pictures of one process")
+    parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument(
         "--label_dropout", type=float, default=0.1, help="share of classes replaced by no class"
     )

@@ -80,7 +80,10 @@ def read_table(folder: Path, plan: Plan, shard: Shard, *, checksums: bool = True
     if checksums and hashlib.sha256(data).hexdigest() != read_record(folder, plan, shard)["sha256"]:
         raise ShardError(f"{path} is damaged or exchanged: its hash is not that of its record; {advice}")
     try:
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=checksums).read()
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=checksums)
+        table = file.read(
+            use_threads=False
+        )  # a shard is small: Arrow's threads would only be in the way at exit
         written = json.loads((table.schema.metadata or {})[METADATA_KEY])
     except (OSError, ValueError, KeyError) as error:  # pyarrow.ArrowInvalid is a ValueError
         raise ShardError(f"{path} is damaged ({error}); {advice}") from error
