@@ -14,6 +14,12 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [name for name in ("README.md", "CONTRIBUTING.md") if (ROOT / name).exists()]
+# Scripts of three lines, and the command that each is; others have a parser of their own.
+COMMAND_SCRIPTS = {
+    "scripts/train.py": "train",
+    "scripts/evaluate.py": "evaluate",
+    "scripts/extract_tokens.py": "extract",
+}
 SHELLS = ("bash", "sh", "shell", "console")
 
 # The blocks of a page, each at its own lines, so that a traceback points into the page. They are one session.
@@ -75,9 +81,16 @@ def vistok_arguments(command: list[str]) -> list[str] | None:
     if Path(command[0]).name == "vistok":
         return command[1:]
     for place, word in enumerate(command):
-        script = re.fullmatch(r"scripts/(\w+)\.py", word)
-        if script:  # scripts/extract_tokens.py is `vistok extract`
-            return [script[1].split("_")[0], *command[place + 1 :]]
+        if word in COMMAND_SCRIPTS:
+            return [COMMAND_SCRIPTS[word], *command[place + 1 :]]
+    return None
+
+
+def flags_of_script(command: list[str]) -> set[str] | None:
+    """The flags that a script with a parser of its own adds; None where no such script is run."""
+    for word in command:
+        if re.fullmatch(r"scripts/.*\.py", word) and word not in COMMAND_SCRIPTS and (ROOT / word).exists():
+            return set(re.findall(r"add_argument\(\s*\"(--\w+)\"", (ROOT / word).read_text()))
     return None
 
 
@@ -89,6 +102,9 @@ def faults(command: list[str]) -> list[str]:
     if command[0] == "make":
         targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         return found + [w for w in command[1:] if "=" not in w and not w.startswith("-") and w not in targets]
+    own = flags_of_script(command)
+    if own is not None:
+        return found + [w for w in command if w.startswith("--") and w.split("=")[0] not in own]
     arguments = vistok_arguments(command)
     if not arguments or arguments[0].startswith("-"):
         return found
@@ -160,7 +176,9 @@ def test_every_page_is_there():
         ),
         ("vistok train no_such_recipe", ["no_such_recipe"]),
         ("accelerate launch scripts/train.py --learning_rat 1", ["--learning_rat"]),
-        ("python scripts/nothing.py", ["scripts/nothing.py", "nothing"]),
+        ("accelerate launch scripts/extract_tokens.py --view flip", ["--view"]),
+        ("python scripts/train_ar.py --token x --num_classes 3", ["--token"]),
+        ("python scripts/nothing.py", ["scripts/nothing.py"]),
         ("echo --anything", []),
     ],
 )

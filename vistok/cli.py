@@ -5,7 +5,7 @@ import difflib
 import errno
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from . import __version__
@@ -152,6 +152,18 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--server_port", type=int, help="port to listen on (default: the first free from 7860)")
     demo.set_defaults(run=_demo)
 
+    from .extraction import arguments
+
+    for name, text in (
+        ("extract", "write the tokens of a dataset"),
+        ("verify", "look for damage in a folder of tokens"),
+        ("export", "write tokens in another project's layout"),
+        ("decode", "turn tokens back into pictures"),
+    ):
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        getattr(arguments, f"add_{name}_flags")(command)
+        command.set_defaults(run=_lines_of(getattr(arguments, f"run_{name}")))
+
     quickstart = commands.add_parser(
         "quickstart", help="train a small tokenizer on embedded photographs and use it"
     )
@@ -200,9 +212,9 @@ def _main(arguments: Sequence[str] | None) -> int:
             return 1  # the process where it went wrong says why
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message += (
-                "; make room and run the same command again, with --resume_from_checkpoint latest to go on"
-            )
+            message += "; make room and run the same command again"
+            if flags.command == "train":
+                message += ", with --resume_from_checkpoint latest to go on"
         print(f"vistok {flags.command}: {message}", file=sys.stderr)
         return 1
     return 0
@@ -322,6 +334,16 @@ def _demo(flags: argparse.Namespace, dotted: list[str]) -> None:
     from .demo.page import build
 
     build(flags.model or ()).launch(server_name=flags.server_name, server_port=flags.server_port)
+
+
+def _lines_of(
+    run: Callable[[argparse.Namespace], Iterator[str]],
+) -> Callable[[argparse.Namespace, list[str]], None]:
+    def shown(flags: argparse.Namespace, dotted: list[str]) -> None:
+        for line in run(flags):
+            print(line)
+
+    return shown
 
 
 def _quickstart(flags: argparse.Namespace, dotted: list[str]) -> None:

@@ -5,6 +5,7 @@ opened.
 """
 
 from .opening import open_dataset
+from .order import ShardedOrder
 from .ordered import ordered_batches, pictures_at
 from .sources import DatasetError, IndexedSource, Picture, ShardedSource, Source
 from .stream import PictureStream, check_layout, to_pixel_values
@@ -17,6 +18,7 @@ __all__ = [
     "Picture",
     "PictureStream",
     "PictureTransform",
+    "ShardedOrder",
     "ShardedSource",
     "Source",
     "check_layout",

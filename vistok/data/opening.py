@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ from .sources import DatasetError, ShardedSource, Source
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow
 
 MEMORY_BUDGET = 512 * 2**20  # bytes; as JPEG Tiny-ImageNet has 200 MB, CelebA 1.4 GB, ImageNet 140 GB
+KEY_COLUMN = "__key__"  # where webdataset keeps the name of a sample
 FILE_BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 FILE_BUILDERS |= dict.fromkeys(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "imagefolder"
@@ -36,6 +38,7 @@ def open_dataset(
     revision: str | None = None,
     token: str | None = None,
     image_column: str | None = None,
+    keep_columns: Sequence[str] = (),
     memory_budget: int = MEMORY_BUDGET,
 ) -> Source:
     """Open one split of a dataset of pictures.
@@ -52,6 +55,7 @@ def open_dataset(
         revision: branch, tag or commit of a Hub dataset. Its commit is part of the fingerprint.
         token: a Hub token, by default the one that `hf auth login` or HF_TOKEN gave.
         image_column: the column that holds pictures, by default the first one.
+        keep_columns: further columns to read, such as captions; `Picture.columns` holds their values.
         memory_budget: bytes of undecoded pictures that may be held in memory, per process.
 
     Raises:
@@ -62,6 +66,8 @@ def open_dataset(
         128
     """
     if name == SAMPLES:
+        if keep_columns:
+            raise DatasetError(f"dataset {SAMPLES!r} has no further columns: leave --keep_columns out")
         return open_samples(split)
     try:
         import datasets
@@ -86,20 +92,31 @@ def open_dataset(
                 f"cannot read dataset {name!r}: {one_line(error)}; fetch or write {first} again"
             ) from error
         column, labels = find_image_column(columns, image_column, name), find_label_column(columns)
+        missing = [kept for kept in keep_columns if kept not in columns]
+        if missing:
+            raise DatasetError(
+                f"dataset {name!r} has no column {missing[0]!r}, its columns are: {', '.join(columns)}; "
+                "check --keep_columns"
+            )
+        key = KEY_COLUMN if KEY_COLUMN in columns else None
+        wanted = dict.fromkeys([column, labels, key, *keep_columns])  # each once, in this order
         if isinstance(columns[column], datasets.Image):
             # Not cast_column: to a stream from the Hub, `datasets` has already added threads that decode.
             stream = stream.decode(False)
         source = ShardedSource(
-            stream.select_columns([column, labels] if labels else [column]),
+            stream.select_columns([each for each in wanted if each is not None]),
             column,
             labels,
             shard_names=files,
             shard_lengths=_shard_lengths(files, stream.num_shards),
+            key_column=key,
             name=name,
             split=split,
             fingerprint=_fingerprint(files, config_name, split, column),
             has_labels=labels is not None,
             label_names=getattr(columns.get(labels), "names", None),
+            keep_types=_arrow_types(columns, keep_columns),
+            revision=_commit(files),
         )
         # A folder of pictures is only paths here, and to `datasets` one single shard that nobody can share.
         size = 0 if isinstance(builder, ImageFolder) else _undecoded_bytes(builder, files, split)
@@ -206,6 +223,20 @@ def _fingerprint(files: list[str], config_name: str | None, split: str, column: 
     root = os.path.commonpath([os.path.dirname(file) for file in local]) if local else ""
     entries = [[os.path.relpath(f, root), os.path.getsize(f)] if "://" not in f else [f, 0] for f in files]
     return hashlib.sha256(json.dumps([entries, config_name, split, column]).encode()).hexdigest()[:16]
+
+
+def _commit(files: list[str]) -> str | None:
+    """Return the commit in the addresses of files on the Hub, which `_builder` pinned."""
+    found = re.match(r"hf://datasets/[^@]+@([0-9a-f]{40})/", files[0]) if files else None
+    return found[1] if found else None
+
+
+def _arrow_types(columns: dict[str, object], names: Sequence[str]) -> "dict[str, pyarrow.DataType]":
+    """Return the Arrow types of columns; text where only reading would tell."""
+    import datasets
+
+    features = datasets.Features({name: columns[name] or datasets.Value("string") for name in names})
+    return {field.name: field.type for field in features.arrow_schema}
 
 
 def _shard_lengths(files: list[str], num_shards: int) -> list[int] | None:

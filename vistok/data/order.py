@@ -6,10 +6,11 @@ state: every draw comes from a counter-based generator (Philox, "Parallel random
 SC11) keyed by what it is for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -70,12 +71,22 @@ class ShardedOrder:
         consumer: which share, in `[0, consumers)`.
         consumers: how many shares: ranks times workers.
         buffer_bytes: undecoded bytes held to be mixed. The larger, the better the shuffle.
+        size: how many bytes a row holds.
     """
 
-    def __init__(self, source: ShardedSource, seed: int, consumer: int, consumers: int, buffer_bytes: int):
+    def __init__(
+        self,
+        source: ShardedSource,
+        seed: int,
+        consumer: int,
+        consumers: int,
+        buffer_bytes: int,
+        size: Callable[[Any], int] | None = None,
+    ):
         self.source, self.seed = source, seed
         self.consumer, self.consumers = consumer, consumers
         self.buffer_bytes = buffer_bytes
+        self.size = size or _size
 
     def pictures(self, skip: int) -> Iterator[tuple[int, Picture]]:
         """Yield `(epoch, picture)`, without the first `skip`.
@@ -146,10 +157,10 @@ class ShardedOrder:
         held = 0
         for picture in self._in_sequence(epoch):
             buffer.append(picture)
-            held += _size(picture)
+            held += self.size(picture)
             while held > self.buffer_bytes:
                 picked = _pop(buffer, int(generator.integers(len(buffer))))
-                held -= _size(picked)
+                held -= self.size(picked)
                 yield picked
         while buffer:
             yield _pop(buffer, int(generator.integers(len(buffer))))

@@ -5,10 +5,11 @@ reads what when, and decodes. Rows stay encoded (JPEG, PNG ... bytes) until a wo
 because undecoded rows are 10 to 100 times smaller and skipping them costs nothing.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,11 +35,23 @@ class Picture(NamedTuple):
 
     `row`: its number, unique in its split. `image`: the encoded bytes, a path or URL to them, or a picture
     that is there already; None where the row has none. `label`: an integer, None in a split without labels.
+    `key`: the dataset's own name for the row, such as a file's name, None where it has none. `columns`: the
+    row's values of the columns that `open_dataset` was asked to keep, None where it keeps none.
     """
 
     row: int
     image: bytes | str | Image.Image | None
     label: int | None
+    key: str | None = None
+    columns: dict[str, Any] | None = None
+
+    def fetch(self) -> "Picture":
+        """Return the row with the bytes in place of a path or URL.
+
+        Raises:
+            UnreadableImageError: they cannot be fetched.
+        """
+        return self._replace(image=_fetch(self.image)) if isinstance(self.image, str) else self
 
     def decode(self) -> Image.Image:
         """Return the picture in mode RGB.
@@ -49,8 +62,8 @@ class Picture(NamedTuple):
         if isinstance(self.image, Image.Image):
             return self.image
         if self.image is None:
-            raise UnreadableImageError("the row holds no picture")
-        return decode_image(_fetch(self.image) if isinstance(self.image, str) else self.image)
+            raise UnreadableImageError("the row holds no picture", "empty")
+        return decode_image(self.fetch().image)
 
 
 class Source(ABC):
@@ -64,7 +77,13 @@ class Source(ABC):
         label_names: the names of the classes, None where there are none.
         has_labels: whether rows carry integer labels.
         num_rows: how many rows there are, None where only reading them all would tell.
+        files: the names of the files that hold the rows, one a shard; empty where each picture is a file.
+        keep_types: the Arrow types of `Picture.columns`.
+        revision: the commit of a dataset on the Hub, None elsewhere.
     """
+
+    files: tuple[str, ...] = ()
+    keep_types: "dict[str, pyarrow.DataType]"
 
     def __init__(
         self,
@@ -73,12 +92,16 @@ class Source(ABC):
         fingerprint: str,
         has_labels: bool = False,
         label_names: list[str] | None = None,
+        keep_types: "dict[str, pyarrow.DataType] | None" = None,
+        revision: str | None = None,
     ):
         self.name = name
         self.split = split
         self.fingerprint = fingerprint
         self.has_labels = has_labels
         self.label_names = label_names
+        self.keep_types = keep_types or {}
+        self.revision = revision
 
     @property
     @abstractmethod
@@ -109,6 +132,8 @@ class TableSource(IndexedSource):
         encoded: large_binary `(num_rows,)`, null where the picture is a file.
         paths: large_string `(num_rows,)`: path or URL, null where the bytes are there.
         labels: int64 `(num_rows,)`, None without labels.
+        keys: large_string `(num_rows,)`, the dataset's names for its rows.
+        columns: the columns to keep, `num_rows` rows, None where there are none.
         **described: the arguments of `Source`.
     """
 
@@ -117,10 +142,13 @@ class TableSource(IndexedSource):
         encoded: "pyarrow.LargeBinaryArray",
         paths: "pyarrow.LargeStringArray",
         labels: np.ndarray | None,
+        keys: "pyarrow.LargeStringArray",
+        columns: "pyarrow.Table | None" = None,
         **described,
     ):
         super().__init__(**described)
         self._encoded, self._paths, self._labels = encoded, paths, labels
+        self._keys, self._columns = keys, columns
 
     @property
     def num_rows(self) -> int:
@@ -131,7 +159,14 @@ class TableSource(IndexedSource):
         """Return row `row`, in `[0, num_rows)`."""
         label = None if self._labels is None else int(self._labels[row])
         image = self._encoded[row].as_py()
-        return Picture(row, self._paths[row].as_py() if image is None else image, label)
+        kept = self._columns
+        return Picture(
+            row,
+            self._paths[row].as_py() if image is None else image,
+            label,
+            self._keys[row].as_py(),
+            None if kept is None else {name: kept[name][row].as_py() for name in kept.column_names},
+        )
 
 
 class ShardedSource(Source):
@@ -143,6 +178,7 @@ class ShardedSource(Source):
         label_column: its label column, None without labels.
         shard_names: a file name for each shard, for error messages.
         shard_lengths: how many rows each shard has, None where only reading them would tell.
+        key_column: a column that names the rows, None where the image column's paths do.
         **described: the arguments of `Source`.
     """
 
@@ -153,11 +189,13 @@ class ShardedSource(Source):
         label_column: str | None,
         shard_names: list[str],
         shard_lengths: list[int] | None = None,
+        key_column: str | None = None,
         **described,
     ):
         super().__init__(**described)
         self._stream, self._image_column, self._label_column = stream, image_column, label_column
-        self._shard_names = shard_names
+        self._key_column = key_column
+        self.files = tuple(shard_names) if len(shard_names) == stream.num_shards else ()
         self.shard_lengths = shard_lengths
         self._lengths_read = dict(enumerate(shard_lengths or []))
 
@@ -190,10 +228,16 @@ class ShardedSource(Source):
             for batch in batches:
                 labels = batch[self._label_column] if self._label_column else None
                 for i, cell in enumerate(batch[self._image_column]):
-                    yield Picture((shard << SHARD_BITS) | count, image_of(cell), label_of(labels, i))
+                    yield Picture(
+                        (shard << SHARD_BITS) | count,
+                        image_of(cell),
+                        label_of(labels, i),
+                        batch[self._key_column][i] if self._key_column else _path_of(cell),
+                        {name: batch[name][i] for name in self.keep_types} or None,
+                    )
                     count += 1
         except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-            where = self._shard_names[shard] if shard < len(self._shard_names) else f"shard {shard}"
+            where = self.files[shard] if self.files else f"shard {shard}"
             raise DatasetError(
                 f"cannot read {where} of dataset {self.name!r}: {one_line(error)}; "
                 "fetch or write that file again"
@@ -204,22 +248,33 @@ class ShardedSource(Source):
         """Read every row and return them as a source that can be read in any order."""
         import pyarrow as pa
 
-        encoded, paths, labels = [], [], []
+        encoded, paths, labels, keys, kept = [], [], [], [], []
         for shard in range(self.num_shards):
             for picture in self.read_shard(shard):
                 is_path = isinstance(picture.image, str)
                 encoded.append(None if is_path else picture.image)
                 paths.append(picture.image if is_path else None)
                 labels.append(picture.label)
+                keys.append(picture.key)
+                kept.append(picture.columns)
+        if all(paths):  # one file a picture: named by its place below the folder, wherever that is
+            root = len(os.path.dirname(os.path.commonprefix([f"{path}/" for path in paths]))) + 1
+            keys = [path[root:] or os.path.basename(path) for path in paths]
         return TableSource(
             pa.array(encoded, pa.large_binary()),
             pa.array(paths, pa.large_string()),
             np.array(labels, dtype=np.int64) if self._label_column else None,
+            pa.array(keys, pa.large_string()),
+            pa.Table.from_pylist(kept, pa.schema(list(self.keep_types.items())))
+            if kept and kept[0]
+            else None,
             name=self.name,
             split=self.split,
             fingerprint=self.fingerprint,
             has_labels=self.has_labels,
             label_names=self.label_names,
+            keep_types=self.keep_types,
+            revision=self.revision,
         )
 
 
@@ -228,6 +283,10 @@ def image_of(cell: dict | bytes | None) -> bytes | str | None:
     if not isinstance(cell, dict):
         return cell
     return cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+
+
+def _path_of(cell: dict | bytes | None) -> str | None:
+    return cell.get("path") if isinstance(cell, dict) else None
 
 
 def label_of(labels: list | None, i: int) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ..files import flush as _flush
 from ..messages import one_line
 from .ranks import PeerError, together
 
@@ -224,11 +225,3 @@ def _free(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
     except OSError:
         return "an unknown number of bytes"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""The commands as a user types them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vistok.cli import main
+
+
+@pytest.fixture
+def extracted(model, pictures, tmp_path, monkeypatch):
+    """A folder of tokens made by the command."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", model.name_or_path, "--dataset_name", str(pictures), "--output_dir", "tokens",
+             "--views", "flip", "--shard_size", "30", "--batch_size", "8"]  # fmt: skip
+    assert main(["extract", *words]) == 0
+    return tmp_path
+
+
+def test_extract_verify_export_decode(extracted, capsys):
+    assert main(["verify", "tokens", "--samples", "20"]) == 0
+    shown = capsys.readouterr().out
+    assert "5 shards, 101 pictures, 3,232 tokens: as recorded" in shown
+    assert "differ" in shown
+    assert main(["export", "llamagen", "tokens", "--output_dir", "exported"]) == 0
+    assert "set 101 in its dataset/imagenet.py" in capsys.readouterr().out
+    assert main(["decode", "tokens", "--output", "a.npz", "--format", "npz", "--limit", "4"]) == 0
+    with np.load("a.npz") as file:
+        assert file["arr_0"].shape == (4, 16, 16, 3)
+
+
+def test_damage_is_listed_and_the_status_is_1(extracted, capsys):
+    (extracted / "tokens" / "data" / "train-00002-of-00005.json").unlink()
+    assert main(["verify", "tokens", "--samples", "0"]) == 1
+    assert "train-00002-of-00005.json is missing" in capsys.readouterr().err
+    words = [sys.executable, "-m", "vistok.extraction", "verify", "tokens", "--samples", "0"]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1
+    assert "train-00002-of-00005.json is missing" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["verify", "nothing"], "nothing holds no tokens: there is no plan.json"),
+        (["decode", "nothing", "--output", "out"], "holds no tokens"),
+        (["export", "jsonl", "nothing", "--output_dir", "out"], "holds no tokens"),
+        (["extract", "--buckets", "256"], "buckets must be HEIGHTxWIDTH, such as 256x256, got '256'"),
+        (["extract", "--views", "ten_crop", "--buckets", "8x8"], "not ten_crop"),
+        (["extract", "--keep_columns", "url"], "has no column 'url'"),
+        (["extract", "--worker_index", "3", "--num_workers", "2"], "below num_workers 2, got 3"),
+    ],
+)
+def test_a_mistake_is_one_line(words, said, model, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if words[0] == "extract":
+        words = [
+            *words,
+            "--model",
+            model.name_or_path,
+            "--dataset_name",
+            str(pictures),
+            "--output_dir",
+            "out",
+        ]
+    assert main(words) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "%|" not in line]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_moved_is_said(extracted, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["verify", "tokens", "--dataset_name", "elsewhere/pictures/gone"]) == 1
+    assert "--samples 0" in capsys.readouterr().err
+
+
+def test_processes_of_accelerate_share_the_work(model, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    begun = []
+    from vistok.extraction.leases import Leases
+
+    claim = Leases.claim
+    monkeypatch.setattr(Leases, "claim", lambda self, name: begun.append(name) or claim(self, name))
+    words = ["--model", model.name_or_path, "--dataset_name", str(pictures), "--shard_size", "25"]
+    assert main(["extract", *words, "--output_dir", str(tmp_path / "out"), "--batch_size", "8"]) == 0
+    # The second process begins in the middle, and goes on to what the first would have done.
+    assert begun[:2] == ["train-00003-of-00006", "train-00004-of-00006"]
+    assert begun[3:6] == ["train-00000-of-00006", "train-00001-of-00006", "train-00002-of-00006"]

@@ -1,0 +1,117 @@
+"""The end of an extraction: every shard is compared with its record, then a manifest lists them all."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..files import TEMPORARY, write_whole
+from .plan import Plan, Shard
+from .shard_reading import is_done, read_record, remove_shard
+from .shards import DATA, as_json, shard_path
+
+MANIFEST = "manifest.json"
+LEASES = "leases"
+END = "end"  # the lease of whoever writes the manifest
+
+
+class IncompleteError(ValueError):
+    """Tokens are not all there yet; the message says how many shards are."""
+
+
+def describe_shards(folder: Path, plan: Plan) -> dict[str, Any]:
+    """What the manifest says, from the records.
+
+    Raises:
+        ShardError: A record is missing or damaged.
+    """
+    shards, unreadable, files = [], {}, {}
+    for shard in plan.shards:
+        record = read_record(folder, plan, shard)
+        shards.append(
+            {
+                "name": shard.name,
+                "rows": record["rows"],
+                "sha256": record["sha256"],
+                "record_sha256": hashlib.sha256(as_json(record)).hexdigest(),
+            }
+        )
+        for reason, count in record["unreadable"].items():
+            unreadable[reason] = unreadable.get(reason, 0) + count
+        files[shard.file] = max(files.get(shard.file, 0), record["stop"])
+    lengths = [files.get(file, 0) for file in range(len(plan.values["dataset"]["files"]))]
+    return {
+        "plan_id": plan.id,
+        "pictures": sum(lengths),
+        "pictures_of_files": lengths,
+        "rows": sum(shard["rows"] for shard in shards),
+        "unreadable": dict(sorted(unreadable.items())),
+        "sha256_of_hashes": hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
+        "shards": shards,
+    }
+
+
+def read_manifest(folder: Path, plan: Plan) -> dict[str, Any]:
+    """The manifest of a folder.
+
+    Raises:
+        IncompleteError: There is none: the extraction has not ended.
+        ValueError: It is damaged or of another plan.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        done = sum(is_done(folder, plan, shard) for shard in plan.shards)
+        raise IncompleteError(
+            f"{folder} is not complete: {done} of {len(plan.shards)} shards are there and no {MANIFEST}; run "
+            "the extraction again, with the same command"
+        )
+    data = path.read_bytes()
+    try:
+        manifest = json.loads(data)
+        if as_json(manifest) != data:
+            raise ValueError("it is not as it was written")
+        mine = manifest["plan_id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): run the extraction again") from error
+    if mine != plan.id:
+        raise ValueError(f"{path} was written for another plan: run the extraction again")
+    return manifest
+
+
+def damaged_shards(folder: Path, plan: Plan) -> list[Shard]:
+    """The shards whose bytes are not those of their records; every file is read."""
+    damaged = []
+    for shard in plan.shards:
+        path = shard_path(folder, shard)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != read_record(folder, plan, shard)["sha256"]:
+            damaged.append(shard)
+    return damaged
+
+
+def finish(folder: Path, plan: Plan) -> list[Shard]:
+    """Writes the manifest, where every shard is whole.
+
+    Returns:
+        The shards that were damaged. They are taken away, to be extracted again.
+    """
+    damaged = damaged_shards(folder, plan)
+    for shard in damaged:
+        remove_shard(folder, shard)
+    if not damaged:
+        write_whole(folder / MANIFEST, as_json(describe_shards(folder, plan)))
+    return damaged
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What workers that died left behind, and the leases of those that live."""
+    unfinished = [p for place in (folder, folder / DATA) for p in place.glob(f"{TEMPORARY}*")]
+    return unfinished + [path for path in (folder / LEASES).glob("*") if path.is_file()]
+
+
+def tidy(folder: Path) -> None:
+    """Removes what is left when all shards are there, but the leases on the end itself."""
+    for path in leftovers(folder):
+        if not path.name.startswith(f"{END}."):
+            path.unlink(missing_ok=True)
