@@ -57,7 +57,7 @@ def disk(tmp_path):
         return folder
 
     yield resize
-    subprocess.run(["umount", str(folder)], capture_output=True)
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
 
 
 @pytest.fixture(scope="module")
