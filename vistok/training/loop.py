@@ -105,6 +105,10 @@ class Trainer:
             ],
         )
         self.uploads = Uploads(config, self.accelerator) if config.push_to_hub else None
+        if config.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
+            raise ValueError(  # accelerate would train in float32 without a word
+                "mixed_precision fp16 needs a GPU: use bf16, which a CPU computes in too, or no"
+            )
         if self.accelerator.gradient_accumulation_steps != config.gradient_accumulation_steps:
             raise ValueError(
                 f"accelerate was told to accumulate {self.accelerator.gradient_accumulation_steps} steps "
