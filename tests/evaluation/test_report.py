@@ -47,6 +47,26 @@ def test_other_files_are_refused(tmp_path, text):
         ([["x/fsq-seed0", "x/fsq-seed1"]], [[("fsq-seed0", "fsq"), ("fsq-seed1", "fsq")]]),
         ([["x/lfq_10", "x/lfq_12"]], [[("lfq_10", "lfq"), ("lfq_12", "lfq")]]),
         ([["x/1", "x/2"]], [[("1", "1"), ("2", "1")]]),
+        (
+            [["m/fsq-0", "m/fsq-1"], ["m/fsq"]],
+            [[("fsq-0", "fsq-0"), ("fsq-1", "fsq-0")], [("fsq", "fsq")]],
+        ),
+        (
+            [["a/fsq-0", "a/fsq-1"], ["a/fsq-2", "a/fsq-3"]],
+            [[("fsq-0", "fsq-0"), ("fsq-1", "fsq-0")], [("fsq-2", "fsq-2"), ("fsq-3", "fsq-2")]],
+        ),
+        (
+            [["x-0-0", "x-0-1"], ["x-0", "x-1"], ["x-2", "x-3"]],
+            [
+                [(f"x-0-{i}", "x-0-0") for i in "01"],
+                [("x-0", "x-0"), ("x-1", "x-0")],
+                [("x-2", "x-2"), ("x-3", "x-2")],
+            ],
+        ),
+        (
+            [["a/fsq/1", "a/fsq/2"], ["b/vq/1", "b/vq/2"]],
+            [[("fsq/1", "fsq"), ("fsq/2", "fsq")], [("vq/1", "vq"), ("vq/2", "vq")]],
+        ),
     ],
 )
 def test_names_tell_models_apart(paths, expected):
@@ -56,6 +76,14 @@ def test_names_tell_models_apart(paths, expected):
 def test_a_model_that_is_given_twice_is_said():
     with pytest.raises(ValueError, match="org/vq is given twice"):
         named([["org/vq"], ["org/vq"]])
+
+
+def test_the_folder_one_is_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "vq").mkdir()
+    monkeypatch.chdir(tmp_path / "vq")
+    assert named([["."], ["../"]]) == [[("vq", "vq")], [(tmp_path.name, tmp_path.name)]]
+    with pytest.raises(ValueError, match="^. is given twice"):
+        named([["."], ["../vq"]])
 
 
 def codebook(entries: int) -> dict:

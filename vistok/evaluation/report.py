@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,21 +49,25 @@ def named(paths: Sequence[Sequence[str]]) -> list[list[tuple[str, str]]]:
         paths: Folders or Hub ids; those of one inner list are seeds of one model.
 
     Returns:
-        For each model its name and its group's, in the same order: the last part of its path, or the last two
-        where that is needed to tell models apart.
+        For each model its name and its group's, in the same order: the last part of its path, or as many as
+        are needed to tell models apart. No two groups have the same name.
 
     Example:
         >>> named([["runs/fsq-seed0", "runs/fsq-seed1"], ["org/vq"]])
         [[('fsq-seed0', 'fsq'), ('fsq-seed1', 'fsq')], [('vq', 'vq')]]
     """
-    parts = [[[part for part in path.split("/") if part] for path in group] for group in paths]
+    parts = [[_parts(path) for path in group] for group in paths]
     longest = max(len(part) for group in parts for part in group)
     for length in range(1, longest + 1):
         names = [["/".join(part[-length:]) for part in group] for group in parts]
         flat = [name for group in names for name in group]
         if len(set(flat)) == len(flat):
-            return [[(name, _group_name(group)) for name in group] for group in names]
-    raise ValueError(f"{next(name for name in flat if flat.count(name) > 1)} is given twice")
+            groups = _group_names(names)
+            return [[(name, group) for name in seeds] for seeds, group in zip(names, groups, strict=True)]
+    given = [path for group in paths for path in group]
+    raise ValueError(
+        f"{next(p for p, name in zip(given, flat, strict=True) if flat.count(name) > 1)} is given twice"
+    )
 
 
 def write_comparison(folder: Path, results: Sequence[dict[str, Any]], plots: bool = True) -> list[str]:
@@ -90,13 +95,27 @@ def write_comparison(folder: Path, results: Sequence[dict[str, Any]], plots: boo
     return written
 
 
+def _parts(path: str) -> list[str]:
+    folder = os.path.abspath(path) if os.path.isdir(path) else path  # `.` has a name
+    return [part for part in folder.split("/") if part]
+
+
+def _group_names(names: Sequence[Sequence[str]]) -> list[str]:
+    groups = [_group_name(seeds) for seeds in names]
+    while len(set(groups)) < len(groups):
+        groups = [
+            seeds[0] if groups.count(group) > 1 else group for group, seeds in zip(groups, names, strict=True)
+        ]
+    return groups
+
+
 def _group_name(names: Sequence[str]) -> str:
     common = names[0]
     for name in names[1:]:
         while not name.startswith(common):
             common = common[:-1]
     if len(names) > 1:
-        common = re.sub(r"[-_. ]*(seed|run)?[-_. ]*\d*$", "", common)
+        common = re.sub(r"[-_. /]*(seed|run)?[-_. /]*\d*$", "", common)
     return common or names[0]
 
 
