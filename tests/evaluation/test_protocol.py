@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from vistok import ContinuousConfig, FSQConfig, SimpleCNNConfig, VQModelHF
 from vistok.data import open_dataset
@@ -34,6 +35,20 @@ def test_the_batch_size_changes_no_number(model, source):
 def test_the_protocol_says_how_many_and_at_what_size(model, source):
     protocol = evaluate(model, source, resolution=64, limit=3, progress=False)["protocol"]
     assert (protocol["pictures"], protocol["resolution"], protocol["split"]) == (3, 64, "validation")
+
+
+@pytest.mark.parametrize("wrong", [{"resolution": 0}, {"resolution": -4}, {"limit": 0}, {"limit": -1}])
+def test_numbers_below_one_are_said(model, source, wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be at least 1, got"):
+        evaluate(model, source, progress=False, **wrong)
+
+
+def test_the_folder_one_is_in_has_a_name(model, tmp_path, monkeypatch):
+    (tmp_path / "cats" / "validation").mkdir(parents=True)
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "cats" / "validation" / "a.png")
+    monkeypatch.chdir(tmp_path / "cats")
+    results = evaluate(model, open_dataset(".", split="validation"), progress=False)
+    assert results["protocol"]["dataset"] == "cats"
 
 
 def test_a_size_that_does_not_fit_is_said(model, source):

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,11 +73,12 @@ def evaluate(
         was made), ready for JSON.
 
     Raises:
-        ValueError: A picture cannot be read, the number of pictures is another, or the model's output is not
-            finite, of another size or in another range.
+        ValueError: A picture cannot be read, the number of pictures is another, the model's output is not
+            finite, of another size or in another range, or a number of the settings is below 1.
     """
     model.eval()
     resolution = model.config.image_size if resolution is None else resolution
+    check_positive(resolution=resolution, limit=limit)
     measures = measures or Measures()
     measurement = Measurement(measures, model.codebook_size, model.config.num_codebooks)
     encoding, decoding = Stopwatch(model.device), Stopwatch(model.device)
@@ -129,6 +129,17 @@ def evaluate(
     }
 
 
+def check_positive(**settings: int | None) -> None:
+    """Refuses numbers below 1; those that are None are not given.
+
+    Raises:
+        ValueError: The first that is, by its name.
+    """
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
 def batches_of_rank(
     source: Source, transform: Any, batch_size: int, num_workers: int, limit: int | None, on_error: OnError
 ) -> Iterator[Batch]:
@@ -175,7 +186,9 @@ def describe_source(
     """The part of the protocol that says which pictures were measured how."""
     texts = measures.describe()
     return {
-        "dataset": Path(source.name).name if os.path.exists(source.name) else source.name,
+        "dataset": os.path.basename(os.path.abspath(source.name))
+        if os.path.exists(source.name)
+        else source.name,
         "dataset_revision": getattr(source, "revision", None),
         "dataset_fingerprint": source.fingerprint,
         "split": source.split,
