@@ -1,5 +1,7 @@
 """What a measurement refuses: wrong sizes, wrong numbers of pictures, one twice."""
 
+import math
+
 import pytest
 import torch
 
@@ -72,6 +74,14 @@ def test_metrics_of_all_pictures_together_need_no_others():
     result = finished.finish(expected=3)
     assert result["metrics"].keys() == {"rfid"} and abs(result["metrics"]["rfid"]) < 0.01
     assert (result["pictures"], result["extremes"]) == (3, {})
+
+
+def test_one_picture_has_no_distribution_and_loses_no_other_number(caplog):
+    measures = Measures(("psnr", "rfid", "kid", "inception_score"), inception=SmallInception())
+    metrics = measured([4], measures).finish(expected=1)["metrics"]
+    assert math.isnan(metrics["rfid"]) and math.isnan(metrics["kid"]) and metrics["psnr"] == math.inf
+    assert metrics["inception_score"] == pytest.approx(1)
+    assert caplog.messages == ["NaN in the place of rfid, kid: that needs at least 2 pictures"]
 
 
 def test_a_metric_where_less_is_better_ranks_the_other_way():

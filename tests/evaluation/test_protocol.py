@@ -7,6 +7,7 @@ from PIL import Image
 from vistok import ContinuousConfig, FSQConfig, SimpleCNNConfig, VQModelHF
 from vistok.data import open_dataset
 from vistok.evaluation import evaluate
+from vistok.evaluation.protocol import _tf32
 
 NETWORK = {"model_type": "vistok_simple_cnn", "hidden_channels": 8}
 
@@ -49,6 +50,14 @@ def test_the_folder_one_is_in_has_a_name(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "cats")
     results = evaluate(model, open_dataset(".", split="validation"), progress=False)
     assert results["protocol"]["dataset"] == "cats"
+
+
+def test_tf32_is_told_of_a_gpu_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert _tf32(torch.device("cuda"))["tf32_convolutions"] is False
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert _tf32(torch.device("cuda"))["tf32_convolutions"] is True
+    assert _tf32(torch.device("cpu")) == {}
 
 
 def test_a_size_that_does_not_fit_is_said(model, source):

@@ -15,7 +15,7 @@ from ..modeling import VQModelHF
 from .folders import FolderSource, evaluate_folders
 from .measures import Measures, fitting
 from .model_index import card_of, update_card
-from .protocol import evaluate, format_metrics
+from .protocol import at_most, evaluate, format_metrics
 from .ranks import rank
 from .report import RESULTS, comparison, named, to_json
 from .self_test import self_test
@@ -81,7 +81,7 @@ class Evaluation:
             for path, (name, group) in zip(paths, names, strict=True):
                 model = VQModelHF.from_pretrained(path).to(device).eval()
                 size = model.config.image_size if resolution is None else resolution
-                measures = self._fitting(size)
+                measures = self._fitting(size, source)
                 results = evaluate(model, source, measures=measures, resolution=size, **self.protocol)
                 results = {"name": name, "group": group, **results}
                 self._show(results)
@@ -99,7 +99,7 @@ class Evaluation:
             references: The originals, of `open_folders`.
             made: The reconstructions.
         """
-        measures = self._fitting(made.side)
+        measures = self._fitting(made.side, references)
         results = evaluate_folders(references, made, measures=measures, **self.protocol)
         name = Path(made.name).resolve().name
         results = {"name": name, "group": name, **results}
@@ -109,9 +109,10 @@ class Evaluation:
             self._write(self.output_dir, results, draw)
         self._compare()
 
-    def _fitting(self, size: int) -> Measures:
+    def _fitting(self, size: int, source: Source) -> Measures:
         if size not in self._fitted:  # so that what does not fit is said once
-            self._fitted[size] = fitting(self.measures, size, self.asked)
+            count = at_most(source, self.protocol.get("limit"))
+            self._fitted[size] = fitting(self.measures, size, self.asked, count)
         return self._fitted[size]
 
     @property

@@ -117,7 +117,7 @@ def evaluate(
             "batch_size": batch_size,
             "processes": world_size(),
             "threads": torch.get_num_threads(),
-            "of": "one process, without its first batch",
+            "of": encoding.of,
         },
         "protocol": {
             **describe_source(source, measured, resolution, crop, measures),
@@ -125,6 +125,7 @@ def evaluate(
             "usage_queue_65536": f"share of entries among the last {QUEUE:,} tokens of each codebook",
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": device_name(model.device),
+            **_tf32(model.device),
         },
     }
 
@@ -168,12 +169,17 @@ def passing(batches: Iterator[Batch], source: Source, limit: int | None, progres
             bar.update(len(batch["row"]))
 
 
+def at_most(source: Source, limit: int | None) -> int | None:
+    """How many pictures a pass sees, or at most; None where nobody knows."""
+    return min((number for number in (source.num_rows, limit) if number is not None), default=None)
+
+
 def finished(
     measurement: Measurement, source: Source, expected: int | None, limit: int | None
 ) -> dict[str, Any]:
     """What the measurement says; an error that names the split where the number of pictures is another."""
     if expected is None and source.num_rows is not None:
-        expected = source.num_rows if limit is None else min(limit, source.num_rows)
+        expected = at_most(source, limit)
     try:
         return measurement.finish(expected)
     except ValueError as error:
@@ -218,6 +224,16 @@ def _versions() -> dict[str, str]:
 def device_name(device: torch.device) -> str:
     """`cpu`, or `cuda` with the name of the GPU."""
     return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def _tf32(device: torch.device) -> dict[str, bool]:
+    """Whether a GPU rounds float32 to TensorFloat-32 in convolutions and in products of matrices."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "tf32_matmuls": torch.backends.cuda.matmul.allow_tf32,
+    }
 
 
 def format_metrics(metrics: dict[str, float], names: Iterable[str] = ()) -> str:
