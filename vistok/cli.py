@@ -10,6 +10,16 @@ from typing import NoReturn
 
 from . import __version__
 
+_OF_MODELS = (  # flags of `vistok evaluate` that say nothing of pictures in folders
+    "dataset_name",
+    "dataset_config_name",
+    "dataset_revision",
+    "split",
+    "image_column",
+    "resolution",
+    "update_card",
+)
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, whose complaint is one line instead of the usage of every flag."""
@@ -68,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--dataset_name", help="Hub id, folder, Parquet files, tars or samples")
     evaluate.add_argument("--dataset_config_name", help="the dataset's configuration on the Hub")
     evaluate.add_argument("--dataset_revision", help="branch, tag or commit of the dataset")
-    evaluate.add_argument("--split", default="validation", help="split to evaluate (default: validation)")
+    evaluate.add_argument("--split", help="split to evaluate (default: validation)")
     evaluate.add_argument("--image_column", help="column of the pictures; by default the first image column")
     evaluate.add_argument("--resolution", type=int, help="height and width in pixels; by default the model's")
     evaluate.add_argument(
@@ -246,6 +256,7 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
     from .evaluation.command import Evaluation
     from .evaluation.folders import open_folders
     from .evaluation.measures import load_measures
+    from .evaluation.protocol import check_positive
     from .training.checkpoints import publish
 
     of_folders = flags.reconstructions is not None
@@ -254,6 +265,13 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
             raise ValueError(f"--{name} is missing; or measure pictures: --reconstructions and --references")
     if of_folders and flags.model is not None:
         raise ValueError("--model and --reconstructions exclude each other: evaluate one after the other")
+    other = _OF_MODELS if of_folders else ("references",)
+    for name in other:
+        if getattr(flags, name) not in (None, False):
+            given = "--reconstructions" if of_folders else "--model"
+            raise ValueError(f"--{name} says nothing with {given}: leave it out")
+    for name in ("resolution", "max_samples", "expected_samples", "batch_size"):
+        check_positive(**{f"--{name}": getattr(flags, name)})
     folder = Path(flags.output_dir) if flags.output_dir is not None else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,7 +301,7 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
     else:
         source = open_dataset(
             flags.dataset_name,
-            split=flags.split,
+            split=flags.split or "validation",
             config_name=flags.dataset_config_name,
             revision=flags.dataset_revision,
             image_column=flags.image_column,
@@ -302,10 +320,10 @@ def _compare(flags: argparse.Namespace, dotted: list[str]) -> None:
     from pathlib import Path
 
     from .evaluation.command import compare
-    from .evaluation.report import read_results
+    from .evaluation.report import read_all
     from .training.checkpoints import publish
 
-    compare([read_results(path) for path in flags.results], Path(flags.output_dir), print, publish)
+    compare(read_all(flags.results), Path(flags.output_dir), print, publish)
 
 
 def _convert(flags: argparse.Namespace, dotted: list[str]) -> None:

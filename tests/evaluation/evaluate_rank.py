@@ -37,6 +37,8 @@ def measure(rank: int, folder: Path, batch_sizes: Sequence[int]) -> dict[str, di
         )
         for size in batch_sizes
     }
+    alone = Measures(("rfid",), inception=SmallInception())
+    results["rfid alone"] = evaluate(model, source, measures=alone, on_error="skip", progress=False)
     large = CodebookUsage(2**40)  # too large for a table
     large.update(torch.tensor([rank, 7, 2**40 - 1]))
     large.add_other_ranks()

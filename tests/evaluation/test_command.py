@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
 
 
 def evaluate(folder, *words, data="good"):
+    data = None if "--reconstructions" in words else data
     dataset = [] if data is None else ["--dataset_name", str(folder / data)]
     return main(["evaluate", *dataset, *PLAIN, *map(str, words)])
 
@@ -120,6 +121,21 @@ def test_results_go_into_the_card(folder, tmp_path, capsys):
         (["--model", "M", "--expected_samples", "50000"], "Expected 50,000 pictures, got 12"),
         (["--model", "M", "--resolution", "33"], "nearest that fit"),
         (["--model", "M", "M"], "is given twice"),
+        (["--model", "M", "--resolution", "0"], "--resolution must be at least 1, got 0"),
+        (["--model", "M", "--resolution", "-4"], "--resolution must be at least 1, got -4"),
+        (["--model", "M", "--max_samples", "0"], "--max_samples must be at least 1, got 0"),
+        (["--model", "M", "--batch_size", "-1"], "--batch_size must be at least 1, got -1"),
+        (["--model", "M", "--references", "y"], "--references says nothing with --model"),
+        *(
+            (["--reconstructions", "x", "--references", "y", *words], f"{words[0]} says nothing with --recon")
+            for words in (
+                ["--resolution", "64"],
+                ["--update_card"],
+                ["--dataset_name", "samples"],
+                ["--split", "train"],
+                ["--image_column", "image"],
+            )
+        ),
         (["--model", "M", "--max_samples", "1", "--output_dir", "/dev/null"], "/dev/null"),
         (["--model", "org/fsq", "--update_card"], "org/fsq has no README.md"),
     ],
@@ -130,6 +146,26 @@ def test_a_mistake_is_one_line(folder, capsys, words, said):
     lines = [line for line in capsys.readouterr().err.splitlines() if "%|" not in line and line.strip()]
     assert len(lines) == 1, lines
     assert lines[0].startswith("vistok evaluate: ") and said in lines[0]
+
+
+def test_the_numbers_are_written_before_the_sheet_is_drawn(folder, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("no font")
+
+    monkeypatch.setattr("vistok.evaluation.command.draw_extremes", fails)
+    words = ["--model", folder / "wide", "--max_samples", 2, "--output_dir", tmp_path]
+    assert evaluate(folder, *words) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["eval_results.json"]
+
+
+def test_a_comparison_that_cannot_be_made_asks_for_no_room(folder, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("nothing to draw")
+
+    assert evaluate(folder, "--model", folder / "wide", "--max_samples", 2, "--output_dir", tmp_path) == 0
+    monkeypatch.setattr("vistok.evaluation.report.draw_codebook_use", fails)
+    assert main(["compare", str(tmp_path), "--output_dir", str(tmp_path / "again")]) == 1
+    assert capsys.readouterr().err.endswith("vistok compare: nothing to draw\n")
 
 
 def test_an_unreadable_picture_is_named_counted_and_left_out(folder, tmp_path, capsys, caplog):

@@ -1,10 +1,14 @@
 """What a measurement refuses: wrong sizes, wrong numbers of pictures, one twice."""
 
+import math
+
 import pytest
 import torch
 
 from vistok.evaluation import Measures
 from vistok.evaluation.measurement import Measurement
+
+from .small_inception import SmallInception
 
 
 def measured(rows: list[int], measures: Measures | None = None) -> Measurement:
@@ -61,6 +65,23 @@ def test_extremes_are_the_worst_median_and_best_rows():
     assert extremes["by"] == "psnr"
     rows = {kind: [entry["row"] for entry in extremes[kind]] for kind in ("worst", "median", "best")}
     assert rows == {"worst": [12, 16, 14], "median": [18, 10, 17], "best": [13, 15, 11]}
+
+
+def test_metrics_of_all_pictures_together_need_no_others():
+    measures = Measures(("rfid",), inception=SmallInception())
+    finished = measured([0, 2], measures)
+    finished.update(torch.tensor([1]), torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 128).byte())
+    result = finished.finish(expected=3)
+    assert result["metrics"].keys() == {"rfid"} and abs(result["metrics"]["rfid"]) < 0.01
+    assert (result["pictures"], result["extremes"]) == (3, {})
+
+
+def test_one_picture_has_no_distribution_and_loses_no_other_number(caplog):
+    measures = Measures(("psnr", "rfid", "kid", "inception_score"), inception=SmallInception())
+    metrics = measured([4], measures).finish(expected=1)["metrics"]
+    assert math.isnan(metrics["rfid"]) and math.isnan(metrics["kid"]) and metrics["psnr"] == math.inf
+    assert metrics["inception_score"] == pytest.approx(1)
+    assert caplog.messages == ["NaN in the place of rfid, kid: that needs at least 2 pictures"]
 
 
 def test_a_metric_where_less_is_better_ranks_the_other_way():

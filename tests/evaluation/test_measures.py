@@ -12,6 +12,7 @@ from vistok.evaluation.inception import FIDInception, weights_hash
 from vistok.evaluation.measures import fitting
 
 from .random_trunks import trunk_file
+from .small_inception import SmallInception
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,12 @@ def test_pictures_too_small_for_a_metric_go_without_it_unless_it_was_asked_for(c
     assert "Without ms_ssim: it needs at least 176 x 176 pixels" in caplog.text
     with pytest.raises(ValueError, match="ms_ssim needs pictures of at least 176 x 176 pixels, got 16"):
         fitting(measures, 16, measures.names)
+
+
+def test_one_picture_has_no_distribution():
+    measures = Measures(("psnr", "rfid", "kid", "inception_score"), inception=SmallInception())
+    with pytest.raises(ValueError, match="rfid needs at least 2 pictures, got 1: leave it out"):
+        fitting(measures, 64, asked=measures.names, pictures=1)
+    assert fitting(measures, 64, asked=None, pictures=1).names == ("psnr", "inception_score")
+    for enough in (None, 2):
+        assert fitting(measures, 64, asked=measures.names, pictures=enough).names == measures.names

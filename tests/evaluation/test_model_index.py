@@ -49,6 +49,18 @@ def test_what_is_infinite_is_left_out():
     assert "psnr" not in [one.metric_type for one in eval_results(of(float("inf")))]
 
 
+def test_a_card_that_cannot_be_written_stays_and_leaves_nothing(tmp_path, monkeypatch):
+    def fails(_):
+        raise OSError("no room")
+
+    (tmp_path / "README.md").write_text(CARD)
+    monkeypatch.setattr("os.fsync", fails)
+    with pytest.raises(OSError, match="no room"):
+        update_card(tmp_path, of(20.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == CARD
+
+
 def test_a_folder_without_a_card_is_said(tmp_path):
     with pytest.raises(ValueError, match="has no README.md"):
         update_card(tmp_path, of(20.0))

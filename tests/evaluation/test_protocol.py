@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from vistok import ContinuousConfig, FSQConfig, SimpleCNNConfig, VQModelHF
 from vistok.data import open_dataset
 from vistok.evaluation import evaluate
+from vistok.evaluation.protocol import _tf32
 
 NETWORK = {"model_type": "vistok_simple_cnn", "hidden_channels": 8}
 
@@ -34,6 +36,28 @@ def test_the_batch_size_changes_no_number(model, source):
 def test_the_protocol_says_how_many_and_at_what_size(model, source):
     protocol = evaluate(model, source, resolution=64, limit=3, progress=False)["protocol"]
     assert (protocol["pictures"], protocol["resolution"], protocol["split"]) == (3, 64, "validation")
+
+
+@pytest.mark.parametrize("wrong", [{"resolution": 0}, {"resolution": -4}, {"limit": 0}, {"limit": -1}])
+def test_numbers_below_one_are_said(model, source, wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be at least 1, got"):
+        evaluate(model, source, progress=False, **wrong)
+
+
+def test_the_folder_one_is_in_has_a_name(model, tmp_path, monkeypatch):
+    (tmp_path / "cats" / "validation").mkdir(parents=True)
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "cats" / "validation" / "a.png")
+    monkeypatch.chdir(tmp_path / "cats")
+    results = evaluate(model, open_dataset(".", split="validation"), progress=False)
+    assert results["protocol"]["dataset"] == "cats"
+
+
+def test_tf32_is_told_of_a_gpu_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert _tf32(torch.device("cuda"))["tf32_convolutions"] is False
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert _tf32(torch.device("cuda"))["tf32_convolutions"] is True
+    assert _tf32(torch.device("cpu")) == {}
 
 
 def test_a_size_that_does_not_fit_is_said(model, source):

@@ -76,6 +76,12 @@ def test_each_picture_is_counted_once(runs):
         assert protocol["unreadable_rows"] == UNREADABLE
 
 
+def test_rfid_needs_no_other_metric(runs):
+    for result in (runs[0], runs[1][0]):
+        alone = result["rfid alone"]["metrics"]["rfid"]
+        assert alone == pytest.approx(result[str(SIZES[0])]["metrics"]["rfid"], rel=1e-6)
+
+
 def test_tokens_of_a_codebook_without_a_table_are_summed_over_ranks(runs):
     # Rank 0 has 0, rank 1 has 1, and both have 7 and the last entry.
     entropy = 2 * (1 / 6 * math.log(6) + 1 / 3 * math.log(3))

@@ -54,6 +54,31 @@ def test_the_same_result_twice_is_no_second_seed():
         measured_rows([result("a", 20), result("a", 20)])
 
 
+def test_models_of_one_group_that_differ_are_never_averaged():
+    results = [result(f"fsq-{i}", 20.0 + i, "fsq") for i in range(3)]
+    results[2]["metrics"]["bits_per_pixel"] = 1.0
+    assert [row.name for row in measured_rows(results)] == ["fsq-0 (2 seeds)", "fsq-2"]
+    results[1]["metrics"]["parameters"] = 7
+    assert [row.values["psnr"] for row in measured_rows(results)] == [20, 21, 22]
+
+
+def test_other_data_and_other_weights_are_other_protocols():
+    seeds = [result(f"fsq-{i}", 20.0, "fsq", dataset_fingerprint=f"{i}" * 16) for i in range(2)]
+    rows = measured_rows(seeds)
+    assert [row.protocol[-15:] for row in rows] == ["; data 00000000", "; data 11111111"]
+    assert "[1]" in to_markdown(rows) and "[2]" in to_markdown(rows)
+    weights = [result(n, 20.0, inception=f"TensorFlow's; SHA-256 {d * 64}") for n, d in ("ab", "cd")]
+    assert [row.protocol[-20:] for row in measured_rows(weights)] == [
+        "; Inception bbbbbbbb",
+        "; Inception dddddddd",
+    ]
+    alike = [result(n, 20.0, dataset_fingerprint="0" * 16) for n in "ab"]
+    assert (
+        len({row.protocol for row in measured_rows([*alike, result("c", 20.0, **alike[0]["protocol"])])}) == 1
+    )
+    assert "data" not in measured_rows(alike)[0].protocol
+
+
 def test_the_protocol_of_each_row_is_below_the_table():
     text = to_markdown([*measured_rows([result("a", 20), result("b", 21)]), *published_rows()])
     lines = text.splitlines()

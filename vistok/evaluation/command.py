@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from ..modeling import VQModelHF
 from .folders import FolderSource, evaluate_folders
 from .measures import Measures, fitting
 from .model_index import card_of, update_card
-from .protocol import evaluate, format_metrics
+from .protocol import at_most, evaluate, format_metrics
 from .ranks import rank
-from .report import RESULTS, named, to_json, write_comparison
+from .report import RESULTS, comparison, named, to_json
 from .self_test import self_test
 from .sheet import draw_extremes, draw_folder_extremes
 from .tables import describe
@@ -80,14 +81,13 @@ class Evaluation:
             for path, (name, group) in zip(paths, names, strict=True):
                 model = VQModelHF.from_pretrained(path).to(device).eval()
                 size = model.config.image_size if resolution is None else resolution
-                measures = self._fitting(size)
+                measures = self._fitting(size, source)
                 results = evaluate(model, source, measures=measures, resolution=size, **self.protocol)
                 results = {"name": name, "group": group, **results}
                 self._show(results)
                 if self._writes:
                     folder = self.output_dir if alone else self.output_dir / name
-                    sheet = draw_extremes(model, source, results, name) if results["extremes"] else None
-                    self._write(folder, results, sheet)
+                    self._write(folder, results, partial(draw_extremes, model, source, results, name))
                 if card and rank() == 0:
                     self.say(f"Wrote the results into {update_card(path, results)}")
         self._compare()
@@ -99,19 +99,20 @@ class Evaluation:
             references: The originals, of `open_folders`.
             made: The reconstructions.
         """
-        measures = self._fitting(made.side)
+        measures = self._fitting(made.side, references)
         results = evaluate_folders(references, made, measures=measures, **self.protocol)
         name = Path(made.name).resolve().name
         results = {"name": name, "group": name, **results}
         self._show(results)
         if self._writes:
-            sheet = draw_folder_extremes(references, made, results, name) if results["extremes"] else None
-            self._write(self.output_dir, results, sheet)
+            draw = partial(draw_folder_extremes, references, made, results, name)
+            self._write(self.output_dir, results, draw)
         self._compare()
 
-    def _fitting(self, size: int) -> Measures:
+    def _fitting(self, size: int, source: Source) -> Measures:
         if size not in self._fitted:  # so that what does not fit is said once
-            self._fitted[size] = fitting(self.measures, size, self.asked)
+            count = at_most(source, self.protocol.get("limit"))
+            self._fitted[size] = fitting(self.measures, size, self.asked, count)
         return self._fitted[size]
 
     @property
@@ -126,14 +127,14 @@ class Evaluation:
             self.say(f"{results['name']}: {format_metrics(results['metrics'] | rates)}")
             self.say(f"  {describe(results['protocol'])}")
 
-    def _write(self, folder: Path, results: dict[str, Any], sheet: Image.Image | None) -> None:
-        def write(temporary: Path) -> None:
-            (temporary / RESULTS).write_text(to_json(results), encoding="utf-8")
-            if sheet is not None:
-                sheet.save(temporary / "sheet.png")
-
-        self.publish(folder, write)
-        self.say(f"Wrote {folder / RESULTS}{' and sheet.png' if sheet else ''}")
+    def _write(self, folder: Path, results: dict[str, Any], draw: Callable[[], Image.Image]) -> None:
+        """The numbers first: whatever happens to the sheet, they are there."""
+        text = to_json(results)
+        self.publish(folder, lambda temporary: (temporary / RESULTS).write_text(text, encoding="utf-8"))
+        if results["extremes"]:
+            sheet = draw()
+            self.publish(folder, lambda temporary: sheet.save(temporary / "sheet.png"))
+        self.say(f"Wrote {folder / RESULTS}{' and sheet.png' if results['extremes'] else ''}")
 
     def _compare(self) -> None:
         if self._writes:
@@ -146,7 +147,7 @@ def compare(
     """Writes the tables over results, and the plots where matplotlib is installed.
 
     Args:
-        results: Of `Evaluation` or `read_results`.
+        results: Of `Evaluation` or `read_all`.
         output_dir: Where the tables and plots go.
         say: Shows a line to a person.
         publish: As for `Evaluation`.
@@ -157,6 +158,11 @@ def compare(
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
         logger.warning('Without plots: they need matplotlib: pip install "vistok[eval]"')
-    names: list[str] = []
-    publish(output_dir, lambda folder: names.extend(write_comparison(folder, results, plots)))
-    say(f"Wrote {', '.join(names)} to {output_dir}")
+    files = comparison(results, plots)
+
+    def write(folder: Path) -> None:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    publish(output_dir, write)
+    say(f"Wrote {', '.join(files)} to {output_dir}")

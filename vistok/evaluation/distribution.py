@@ -3,6 +3,8 @@
 The formulae are those of torchmetrics; here is what feeds them so that ranks and batches change nothing.
 """
 
+import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from .inception import FIDInception
-from .ranks import in_row_order
+from .ranks import in_row_order, joined, rank
+
+logger = logging.getLogger(__name__)
 
 DISTRIBUTION_METRICS = ("rfid", "kid", "inception_score")
+OF_SEVERAL = ("rfid", "kid")  # not defined of one picture
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000  # or all pictures where there are fewer
 SPLITS = 10  # of the Inception score
@@ -82,12 +87,20 @@ class DistributionMetrics:
             self._pairs.append(torch.stack([features, originals], 1).cpu())
 
     def compute(self) -> dict[str, float]:
-        """Each metric by its name; every rank must call it, and gets the same."""
+        """Each metric by its name; every rank must call it, and gets the same.
+
+        Of a single picture rFID and KID are NaN, which is logged.
+        """
         results = {}
         rows = torch.cat([torch.zeros(0, dtype=torch.int64), *self._rows])
-        if self._frechet is not None:
+        alone = [name for name in self.names if name in OF_SEVERAL] if len(joined(rows)) < 2 else []
+        if alone:
+            results = dict.fromkeys(alone, math.nan)
+            if rank() == 0:
+                logger.warning("NaN in the place of %s: that needs at least 2 pictures", ", ".join(alone))
+        if self._frechet is not None and not alone:
             results["rfid"] = float(self._frechet.compute())
-        if "kid" in self.names:
+        if "kid" in self.names and not alone:
             _, pairs = in_row_order(
                 rows, torch.cat([torch.zeros(0, 2, self.network.fc.in_features), *self._pairs])
             )
@@ -143,6 +156,7 @@ def _same_chance() -> Iterator[None]:
     """Chance begins at `SEED` within a block, and outside it goes on as if there had been none."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric .* will save all extracted features in buffer")
+        warnings.filterwarnings("ignore", message=r"std\(\): degrees of freedom")  # of a single share
         torch.default_generator.manual_seed(SEED)
         yield
 

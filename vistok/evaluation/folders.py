@@ -15,7 +15,7 @@ from ..data.stream import OnError
 from ..image_decoding import UnreadableImageError
 from .measurement import Measurement
 from .measures import Measures
-from .protocol import batches_of_rank, describe_source, finished, passing
+from .protocol import batches_of_rank, check_positive, describe_source, finished, passing
 
 _SUFFIXES = {suffix for suffix, builder in FILE_BUILDERS.items() if builder == "imagefolder"}
 
@@ -134,6 +134,7 @@ def evaluate_folders(
     Raises:
         ValueError: The folders do not have the same names, a picture cannot be read or has another size.
     """
+    check_positive(limit=limit)
     size = made.side
     measures = measures or Measures()
     measurement = Measurement(measures)
@@ -153,7 +154,7 @@ def evaluate_folders(
     measured = finished(measurement, references, expected, limit)
     protocol = describe_source(references, measured, size, crop, measures)
     protocol["rounding"] = "the reconstructions are files"
-    protocol["reconstructions"] = Path(made.name).name
+    protocol["reconstructions"] = Path(made.name).resolve().name
     protocol["reconstructions_fingerprint"] = made.fingerprint
     return {"metrics": measured["metrics"], "extremes": measured["extremes"], "protocol": protocol}
 

@@ -78,7 +78,8 @@ class Measurement:
         pictures = to_levels(reconstruction)
         values = self.measures.of_pictures(pictures, references)
         self._rows.append(rows.cpu())
-        self._values.append(torch.stack([values[name].cpu() for name in self.measures.of_each_picture], 1))
+        columns = [values[name].cpu()[:, None] for name in self.measures.of_each_picture]
+        self._values.append(torch.cat([torch.zeros(len(rows), 0, dtype=torch.float64), *columns], 1))
         if self._distribution is not None:
             self._distribution.update(rows, pictures, references)
         if self._usage is not None:

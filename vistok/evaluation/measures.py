@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..messages import one_line
-from .distribution import DISTRIBUTION_METRICS, KID_SUBSET_SIZE, KID_SUBSETS, SEED, SPLITS
+from .distribution import DISTRIBUTION_METRICS, KID_SUBSET_SIZE, KID_SUBSETS, OF_SEVERAL, SEED, SPLITS
 from .inception import FIDInception, load_inception, weights_hash
 from .lpips import LPIPS
 from .metrics import SCALE_WEIGHTS, WINDOW, l1, ms_ssim, mse, psnr, ssim
@@ -154,16 +154,19 @@ def load_measures(
     return Measures(tuple(name for name in METRICS if name in chosen), lpips, inception)
 
 
-def fitting(measures: Measures, resolution: int, asked: Sequence[str] | None) -> Measures:
-    """The metrics that pictures of a size have.
+def fitting(
+    measures: Measures, resolution: int, asked: Sequence[str] | None, pictures: int | None = None
+) -> Measures:
+    """The metrics that so many pictures of a size have.
 
     Args:
         measures: The metrics.
         resolution: The smaller of height and width in pixels.
         asked: The names that were asked for; None for all that there are, less those that do not fit.
+        pictures: How many there are at most; None where nobody knows.
 
     Raises:
-        ValueError: The pictures are too small for one that was asked for.
+        ValueError: The pictures are too small or too few for one that was asked for.
     """
     smallest = _SMALLEST | {name: network.smallest for name, network in measures.lpips.items()}
     small = [name for name in measures.names if resolution < smallest.get(name, 1)]
@@ -174,8 +177,14 @@ def fitting(measures: Measures, resolution: int, asked: Sequence[str] | None) ->
         )
     for name in small:
         _warn(f"Without {name}: it needs at least {smallest[name]} x {smallest[name]} pixels")
+    few = [name for name in measures.names if name in OF_SEVERAL and pictures is not None and pictures < 2]
+    if asked is not None and few:
+        raise ValueError(f"{few[0]} needs at least 2 pictures, got {pictures}: leave it out of --metrics")
+    for name in few:
+        _warn(f"Without {name}: it needs at least 2 pictures")
     lpips = {name: network for name, network in measures.lpips.items() if name not in small}
-    return Measures(tuple(name for name in measures.names if name not in small), lpips, measures.inception)
+    names = tuple(name for name in measures.names if name not in (*small, *few))
+    return Measures(names, lpips, measures.inception)
 
 
 def _warn(message: str) -> None:

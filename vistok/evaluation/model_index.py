@@ -1,12 +1,12 @@
 """Results of an evaluation as the Hub keeps them: the `model-index` of a model card."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from ..files import write_whole
 from ..model_card import UNTOUCHED
 from .tables import COLUMNS
 
@@ -79,7 +79,5 @@ def update_card(folder: str | Path, results: dict[str, Any], name: str | None = 
     card.data.model_name = name or card.data.model_name or Path(folder).resolve().name
     card.data.eval_results = [*kept, *new]
     card.text = card.text.replace(UNTOUCHED, "")  # from now on it holds what saving the model would lose
-    temporary = path.with_name(".tmp-README.md")
-    card.save(temporary)
-    os.replace(temporary, path)
+    write_whole(path, str(card).encode())
     return path

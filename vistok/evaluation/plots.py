@@ -1,24 +1,35 @@
 """Plots over tokenizers: quality against bits per pixel, and how evenly codebooks are used."""
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .tables import COLUMNS, Row
+from .tables import COLUMNS, Column, Row
 from .usage import HISTOGRAM_BOUNDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PLOTTED = ("rfid", "kid", "lpips_vgg", "lpips_alex", "lpips", "ms_ssim", "ssim", "psnr", "inception_score")
+_PLOTTED = {"rfid", "kid", "inception_score", "lpips_vgg", "lpips_alex", "lpips"}
+_PLOTTED |= {"ms_ssim", "ssim", "psnr", "l1", "mse"}
 _INK, _GRID, _OTHERS = "#333333", "#e4e4e4", "#9a9a9a"
 # Okabe and Ito's colours, which people with any colour vision tell apart; their yellow is too light on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vPX"
 _MOST_CODEBOOKS = 8  # of one model that are drawn
 _PANEL = (4.4, 3.4)  # inches: width and height
+
+
+def plotted_columns(rows: Sequence[Row]) -> list[Column]:
+    """The metrics that `draw_rate_distortion` can draw: finite for a measured row with bits per pixel."""
+    ours = [row for row in rows if not row.published and "bits_per_pixel" in row.values]
+    return [
+        column
+        for column in COLUMNS
+        if column.key in _PLOTTED and any(math.isfinite(row.values.get(column.key, math.nan)) for row in ours)
+    ]
 
 
 def draw_rate_distortion(rows: Sequence[Row]) -> "Figure":
@@ -35,8 +46,7 @@ def draw_rate_distortion(rows: Sequence[Row]) -> "Figure":
     ours = [row for row in rows if not row.published and "bits_per_pixel" in row.values]
     sizes = {row.values["resolution"] for row in ours}
     others = [row for row in rows if row.published and row.values["resolution"] in sizes]
-    columns = [column for column in COLUMNS if column.key in _PLOTTED]
-    columns = [c for c in columns if any(math.isfinite(row.values.get(c.key, math.nan)) for row in ours)]
+    columns = plotted_columns(rows)
     if not columns:
         raise ValueError("nothing to draw: no row has bits per pixel and a metric")
     heading = "Quality of reconstructions against bits per pixel"
@@ -58,7 +68,8 @@ def draw_rate_distortion(rows: Sequence[Row]) -> "Figure":
                 fmt=_MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)], markersize=8, capsize=4,
                 color=_COLOURS[i % len(_COLOURS)], markeredgecolor="white", label=row.name, zorder=3,
             )  # fmt: skip
-        values = [row.values[column.key] for row in [*ours, *known] if column.key in row.values]
+        values = [row.values.get(column.key, math.nan) for row in [*ours, *known]]
+        values = [value for value in values if math.isfinite(value)]
         if column.key == "rfid" and 0 < 10 * min(values) < max(values):  # a bad one would hide all others
             panel.set_yscale("log")
             panel.yaxis.set_major_formatter("{x:g}")
@@ -111,9 +122,11 @@ def draw_codebook_use(results: Sequence[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Writes a plot as a PNG."""
-    figure.savefig(path, dpi=150)
+def to_png(figure: "Figure") -> bytes:
+    """A plot as the content of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()
 
 
 def _panels(heading: str, count: int, legend: float = 0.0) -> "tuple[Figure, list[Axes]]":

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,11 +73,12 @@ def evaluate(
         was made), ready for JSON.
 
     Raises:
-        ValueError: A picture cannot be read, the number of pictures is another, or the model's output is not
-            finite, of another size or in another range.
+        ValueError: A picture cannot be read, the number of pictures is another, the model's output is not
+            finite, of another size or in another range, or a number of the settings is below 1.
     """
     model.eval()
     resolution = model.config.image_size if resolution is None else resolution
+    check_positive(resolution=resolution, limit=limit)
     measures = measures or Measures()
     measurement = Measurement(measures, model.codebook_size, model.config.num_codebooks)
     encoding, decoding = Stopwatch(model.device), Stopwatch(model.device)
@@ -117,7 +117,7 @@ def evaluate(
             "batch_size": batch_size,
             "processes": world_size(),
             "threads": torch.get_num_threads(),
-            "of": "one process, without its first batch",
+            "of": encoding.of,
         },
         "protocol": {
             **describe_source(source, measured, resolution, crop, measures),
@@ -125,8 +125,20 @@ def evaluate(
             "usage_queue_65536": f"share of entries among the last {QUEUE:,} tokens of each codebook",
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": device_name(model.device),
+            **_tf32(model.device),
         },
     }
+
+
+def check_positive(**settings: int | None) -> None:
+    """Refuses numbers below 1; those that are None are not given.
+
+    Raises:
+        ValueError: The first that is, by its name.
+    """
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def batches_of_rank(
@@ -157,12 +169,17 @@ def passing(batches: Iterator[Batch], source: Source, limit: int | None, progres
             bar.update(len(batch["row"]))
 
 
+def at_most(source: Source, limit: int | None) -> int | None:
+    """How many pictures a pass sees, or at most; None where nobody knows."""
+    return min((number for number in (source.num_rows, limit) if number is not None), default=None)
+
+
 def finished(
     measurement: Measurement, source: Source, expected: int | None, limit: int | None
 ) -> dict[str, Any]:
     """What the measurement says; an error that names the split where the number of pictures is another."""
     if expected is None and source.num_rows is not None:
-        expected = source.num_rows if limit is None else min(limit, source.num_rows)
+        expected = at_most(source, limit)
     try:
         return measurement.finish(expected)
     except ValueError as error:
@@ -175,7 +192,9 @@ def describe_source(
     """The part of the protocol that says which pictures were measured how."""
     texts = measures.describe()
     return {
-        "dataset": Path(source.name).name if os.path.exists(source.name) else source.name,
+        "dataset": os.path.basename(os.path.abspath(source.name))
+        if os.path.exists(source.name)
+        else source.name,
         "dataset_revision": getattr(source, "revision", None),
         "dataset_fingerprint": source.fingerprint,
         "split": source.split,
@@ -205,6 +224,16 @@ def _versions() -> dict[str, str]:
 def device_name(device: torch.device) -> str:
     """`cpu`, or `cuda` with the name of the GPU."""
     return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def _tf32(device: torch.device) -> dict[str, bool]:
+    """Whether a GPU rounds float32 to TensorFloat-32 in convolutions and in products of matrices."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "tf32_matmuls": torch.backends.cuda.matmul.allow_tf32,
+    }
 
 
 def format_metrics(metrics: dict[str, float], names: Iterable[str] = ()) -> str:

@@ -30,6 +30,11 @@ class Stopwatch:
         self._wait()
         self._laps.append((pictures, time.perf_counter() - self._begin))
 
+    @property
+    def of(self) -> str:
+        """What `rate` is of, on this rank."""
+        return f"one process, {'without' if len(self._laps) > 1 else 'which had nothing but'} its first batch"
+
     def rate(self) -> float:
         """Pictures a second, over all ranks' processes; every rank must call it."""
         laps = self._laps[1:] or self._laps

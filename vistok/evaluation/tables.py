@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -47,6 +49,16 @@ COLUMNS = (
 )
 
 
+_OF_ALL_SEEDS = ("tokens_per_picture", "bits_per_pixel", "parameters")  # equal, or the model is another
+_HASHED = {  # what tells two protocols of one description apart
+    "dataset_revision": "revision",
+    "dataset_fingerprint": "data",
+    "inception": "Inception",
+    "lpips_vgg": "LPIPS (VGG)",
+    "lpips_alex": "LPIPS (AlexNet)",
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table.
@@ -69,18 +81,24 @@ class Row:
 def measured_rows(results: Sequence[dict[str, Any]]) -> list[Row]:
     """A row for each model and protocol; the seeds of one model are a row together.
 
+    What differs in tokens, bits per pixel or parameters is no other seed, whatever its group says: it has a
+    row of its own. Protocols that differ in the data or the weights of networks have different notes.
+
     Args:
         results: What `vistok evaluate` has written; `group` says which are seeds of one model.
 
     Raises:
         ValueError: Two results of one protocol have the same name.
     """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["group"], describe(result["protocol"])), []).append(result)
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for result, note in zip(results, notes_of([result["protocol"] for result in results]), strict=True):
+        shape = tuple(result["metrics"].get(key) for key in _OF_ALL_SEEDS)
+        groups.setdefault((result["group"], note, shape), []).append(result)
+    taken = Counter((group, note) for group, note, _ in groups)
     rows = []
-    for (name, protocol), seeds in groups.items():
+    for (group, protocol, _), seeds in groups.items():
         names = [result["name"] for result in seeds]
+        name = group if taken[group, protocol] == 1 else names[0]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"two results are those of {names[0]} by the same protocol: leave one of them out"
@@ -119,6 +137,26 @@ def published_rows() -> list[Row]:
         protocol = f"ImageNet validation, {size} px{said} ({entry['source']})"
         rows.append(Row(entry["name"], values, protocol, published=True))
     return rows
+
+
+def notes_of(protocols: Sequence[dict[str, Any]]) -> list[str]:
+    """What `describe` says of each; where that is the same for different ones, hashes tell them apart."""
+    texts = [describe(protocol) for protocol in protocols]
+    known: dict[tuple[str, str], set[str]] = {}
+    for text, protocol in zip(texts, protocols, strict=True):
+        for key in _HASHED:
+            known.setdefault((text, key), set()).update([protocol[key]] if protocol.get(key) else [])
+    notes = []
+    for text, protocol in zip(texts, protocols, strict=True):
+        differing = [key for key in _HASHED if protocol.get(key) and len(known[text, key]) > 1]
+        notes.append("; ".join([text, *(f"{_HASHED[key]} {_short(protocol[key])}" for key in differing)]))
+    return notes
+
+
+def _short(text: str) -> str:
+    """The first eight digits of a hash, or of each hash within a text."""
+    hashes = re.findall(r"\b[0-9a-f]{64}\b", text) or [text]
+    return " ".join(one[:8] for one in hashes)
 
 
 def describe(protocol: dict[str, Any]) -> str:
