@@ -34,8 +34,9 @@ CSS = """
 .pixels img { image-rendering: pixelated; }
 .panels img { width: 100%; height: 100%; object-fit: contain; }
 .clickable img { cursor: crosshair; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .5rem; margin: 0; }
-.tile { display: flex; flex-direction: column; gap: .1rem; padding: .55rem .7rem; border-radius: .6rem;
+.tiles { display: flex; flex-wrap: wrap; gap: .5rem; margin: 0; }
+.tile { flex: 1 0 auto; min-width: 5.5rem; display: flex; flex-direction: column; gap: .1rem;
+  padding: .55rem .7rem; border-radius: .6rem;
   background: var(--block-background-fill); border: 1px solid var(--border-color-primary); }
 .tile dd { margin: 0; font-size: .98rem; font-weight: 600; white-space: nowrap; }
 .tile dt { font-size: .78rem; color: var(--body-text-color-subdued); }
