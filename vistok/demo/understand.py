@@ -1,6 +1,7 @@
 """The second part of the page: one token, what it stands for, and the picture without it."""
 
 import random
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -45,7 +46,9 @@ class Understand:
                 with gr.Row():
                     self.row = gr.Number(1, label="Row", elem_id="row", **number)
                     self.column = gr.Number(1, label="Column", elem_id="column", **number)
-                    self.codebook = gr.Number(1, label="Codebook", visible=several > 1, **number)
+                    self.codebook = gr.Number(
+                        1, label="Codebook", visible=several > 1, elem_id="codebook", **number
+                    )
                 self.card = gr.HTML(elem_id="card")
             with gr.Column(min_width=280):
                 self.mode = gr.Radio([NEIGHBOUR, OTHER, RANDOM], value=NEIGHBOUR, label="Replace it by")
@@ -76,9 +79,12 @@ class Understand:
         see.maps.select(**on(self._click_first_map, inputs, [*looked, tabs], selects=True))
         self.maps.select(**on(self._click_map, inputs, [*looked, tabs], selects=True))
         self.picture.select(**on(self._click_picture, inputs, looked, selects=True))
-        for field in place:
-            for left in (field.submit, field.blur):
-                left(**on(self._look, inputs=[*inputs, self.neighbour], outputs=looked))
+        look = [*inputs, self.neighbour]
+        for number, field in enumerate(place):
+            field.submit(**on(self._look, inputs=look, outputs=looked))
+            # The other fields are left alone: a visitor may be writing into the next one.
+            left = on(partial(self._leave, number), inputs=look, outputs=[field, *looked[len(place) :]])
+            field.blur(**left)
         replace = on(self._replace, inputs=[shown, *place, *how], outputs=replaced)
         self.button.click(**replace)
         self.other.submit(**replace)
@@ -172,6 +178,11 @@ class Understand:
             gr.Dropdown([(f"{one:,}", one) for one in beside], value=neighbour),
             *replaced,
         ]
+
+    def _leave(self, number: int, *values: Any) -> list[Any]:
+        """What `_look` gives, but of the three fields only the one that was left."""
+        looked = self._look(*values)
+        return [looked[number], *looked[3:]]
 
     def _replace(
         self,
