@@ -77,7 +77,9 @@ def test_a_visit(visit, photograph, tmp_path):
     shows(tab, "#original", "#reconstruction", "#difference", "#tokens", "#wipe")
     assert time.monotonic() - began < ENOUGH / 1000
 
-    tab.locator("#tokens img").click()  # in the middle
+    box = tab.locator("#tokens img").bounding_box()
+    middle = {"x": box["width"] / 2 + 2, "y": box["height"] / 2 + 2}  # where no two tokens meet
+    tab.locator("#tokens img").click(position=middle)
     said(tab, "#card", "row 17 of 32, column 25 of 48")
     said(tab, "#card", "4 channels")
     said(tab, "#effect", "at 1 place: the picture changes in")
@@ -124,8 +126,55 @@ def test_every_kind_of_tokenizer_is_shown(visit):
     said(tab, "#numbers", "2×64×64")
     tab.get_by_role("tab", name="Understand").click()
     said(tab, "#assignment", "By optimal transport")
+    tab.get_by_role("tab", name="See").click()
+    tab.locator("#tokens img").click(position={"x": 100, "y": 100})
+    tab.locator("#codebook input").fill("2")
+    tab.locator("#codebook input").press("Enter")
+    said(tab, "#card", "2 of 2")
+    tab.get_by_role("tab", name="See").click()
+    tab.locator("#tokens img").click()  # where the first codebook is drawn
+    said(tab, "#card", "1 of 2")
     choose("continuous")
     said(tab, "#use", "makes no tokens")
+    tab.get_by_role("tab", name="Understand").click()
+    said(tab, "#card", "continuous makes no tokens")
+    sync_api.expect(tab.locator("#token-map img")).to_have_count(0, timeout=ENOUGH)
+
+
+def test_the_last_of_quick_clicks_wins_and_empties_what_was_compared(visit):
+    tab = visit()
+    tab.get_by_role("tab", name="Compare").click()
+    tab.get_by_role("checkbox", name="sequence").uncheck()
+    tab.locator("#compare").click()
+    said(tab, "#table", "residual")
+    for place in (1, 3, 2):
+        tab.locator("#examples button").nth(place).click()
+    said(tab, "#numbers", "64×96")  # the coffee, which is wide
+    sync_api.expect(tab.locator("#table")).not_to_contain_text("residual", timeout=ENOUGH)
+    tab.wait_for_timeout(1000)
+    said(tab, "#numbers", "64×96")
+
+
+def test_a_place_that_was_written_is_the_one_that_is_replaced(visit):
+    tab = visit()
+    tab.get_by_role("tab", name="Understand").click()
+    said(tab, "#card", "row 33 of 64")
+    tab.locator("#row input").fill("3")
+    tab.locator("#column input").fill("5")  # and no Enter
+    said(tab, "#card", "row 3 of 64")  # which does not write over the 5
+    tab.locator("#replace").click()
+    said(tab, "#card", "row 3 of 64, column 5 of 64")
+    token = tab.locator("#card dd").first.inner_text()
+    said(tab, "#effect", f"{token} → ")
+
+
+def test_a_chosen_size_stays_where_the_tokenizer_takes_it(visit):
+    tab = visit()
+    tab.get_by_role("radio", name="128 px").check()
+    said(tab, "#numbers", "32×32")
+    tab.get_by_label("Tokenizer").click()
+    tab.get_by_role("option", name="residual").click()
+    said(tab, "#numbers", "3×32×32")
 
 
 def test_what_is_refused_is_said(visit, tmp_path):
@@ -133,6 +182,8 @@ def test_what_is_refused_is_said(visit, tmp_path):
     tab = visit()
     tab.set_input_files("#picture input[type=file]", tmp_path / "picture.png")
     sync_api.expect(tab.get_by_text("This is no picture that can be read")).to_be_visible(timeout=ENOUGH)
+    assert tab.locator(".panels [data-testid='status-tracker'] .error:visible").count() == 0
+    shows(tab, "#reconstruction", "#tokens")
 
 
 def test_it_can_be_used_by_keyboard(visit):
@@ -163,5 +214,8 @@ def test_it_fits_the_screen(visit, screen, scheme):
         tab.get_by_role("tab", name=name).click()
         tab.wait_for_timeout(300)
         assert tab.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+    tab.get_by_role("tab", name="See").click()
+    tiles = tab.locator(".tile dd").all()
+    assert all(tile.evaluate("one => one.scrollWidth <= one.clientWidth") for tile in tiles)
     dark = tab.evaluate("document.body.classList.contains('dark')")
     assert dark == (scheme == "dark")

@@ -9,10 +9,10 @@ from vistok.demo import gate
 from vistok.demo.gate import DISK_FULL, MAX_BODY, MAX_UPLOAD, QUEUE_FULL, Gate
 
 
-def ask(folder, path, method="POST", body=b"", length=None, status=200):
+def ask(folder, path, method="POST", body=b"", length=None, status=200, parts=None):
     """What an app behind the gate got of a request, and what the visitor got: status and text."""
     got, sent = [], []
-    parts = [body[start : start + 2**20] for start in range(0, len(body), 2**20)] or [b""]
+    parts = parts or [body[start : start + 2**20] for start in range(0, len(body), 2**20)] or [b""]
 
     async def receive():
         part = parts.pop(0)
@@ -72,6 +72,20 @@ def test_bodies_have_a_limit(tmp_path, path, limit, declared):
     got, status, text = ask(tmp_path, path, body=bytes(limit + 1), length=limit + 1 if declared else None)
     assert (len(got), status) == (0 if declared else limit // 2**20 * 2**20, 413)
     assert f"more than {limit // 2**20} MB" in text
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_beyond_its_limit_is_read_to_its_end_but_not_for_ever(tmp_path, declared, monkeypatch):
+    monkeypatch.setattr(gate, "MOST_DRAINED", 3 * 2**20)
+
+    def parts_left(mega):
+        parts = [bytes(2**20)] * mega
+        length = len(parts) * 2**20 if declared else None
+        status = ask(tmp_path, "/gradio_api/queue/join", parts=parts, length=length)[1]
+        return status, len(parts)
+
+    assert parts_left(4) == (413, 0)
+    assert parts_left(20) == (413, 20 - 2 - 3)
 
 
 def test_a_full_queue_is_said_in_our_words(tmp_path):

@@ -57,6 +57,12 @@ def test_a_token_is_described(tokenizers):
     assert "[0.5, -1], 2 channels" in said
 
 
+def test_a_token_of_a_scale_says_which(tokenizers):
+    token_map = TokenMap.of(tokenizers["scales"], np.arange(21))
+    said = text(html.token_card(token_map, 0, 3, [0.5]))
+    assert "Pixels those around row 2, column 1 of the scale 2 × 2" in said
+
+
 def test_the_best_of_each_column_is_bold(tokenizers: dict[str, Tokenizer], photograph):
     names = ["grid", "table", "continuous"]
     results = [reconstruct(tokenizers[name], photograph, 32) for name in names]
@@ -64,7 +70,7 @@ def test_the_best_of_each_column_is_bold(tokenizers: dict[str, Tokenizer], photo
     best = max(result.numbers["psnr"] for result in results)
     assert f"<td class=best>{best:.2f} dB</td>" in markup
     assert markup.count("class=best") == 4  # PSNR, SSIM, bits per pixel, seconds
-    assert "<td>–</td>" in markup  # tokens of the continuous one
+    assert markup.count("<td>–</td>") == 4  # tokens, entries, those used and bits of the continuous one
 
 
 def test_a_replacement_says_how_far_it_reaches(tokenizers, shown):

@@ -39,6 +39,12 @@ def test_a_sequence_is_drawn_in_rows_and_has_no_place_in_the_picture(tokenizers)
     assert seven.place(2, 2) == 6
 
 
+def test_scales_follow_one_another(tokenizers):
+    scales = TokenMap.of(tokenizers["scales"], np.arange(21))
+    assert [scales.scale(place) for place in (0, 3, 20)] == [(1, 0, 0), (2, 1, 0), (4, 3, 3)]
+    assert TokenMap.of(tokenizers["sequence"], np.arange(6)).scale(3) is None
+
+
 def test_codebooks_are_looked_at_one_by_one(tokenizers):
     several = TokenMap.of(tokenizers["residual"], np.arange(12).reshape(3, 2, 2))
     assert several.token(2, 1) == 9

@@ -50,18 +50,30 @@ class BringBack:
     def _decode(self, file: TokenFile | None, name: str) -> list[Any]:
         if file is None:
             raise ValueError("Upload a file of tokens first.")
-        picture, used = decode_file(self.context, file, name)
+        known = file.tokenizer in self.context.tokenizers
+        picture, used = decode_file(self.context, file, file.tokenizer if known else name)
         shape = " × ".join(map(str, file.tokens.shape))
         text = f"{shape} tokens of {used} give {picture.width} × {picture.height} pixels."
         return [picture, html.note(text)]
 
 
 def decode_file(context: Context, file: TokenFile, name: str | None) -> tuple[Image.Image, str]:
-    """The picture of tokens, by the tokenizer that the file names, else by the named one; and its name.
+    """The picture of tokens and the name of the tokenizer that made it.
+
+    Args:
+        context: What the page shows.
+        file: The tokens.
+        name: Of the tokenizer; by default the one that the file names, else the first.
 
     Raises:
-        ValueError: The tokens are not those of the tokenizer, or too many.
+        ValueError: There is no such tokenizer, or the tokens are not its, or too many.
     """
-    tokenizer = context.tokenizer(file.tokenizer if file.tokenizer in context.tokenizers else name)
+    if not name and file.tokenizer and file.tokenizer not in context.tokenizers:
+        known = ", ".join(context.tokenizers)
+        raise ValueError(
+            f"These tokens are of the tokenizer {file.tokenizer[:80]!r}, which is not here: choose one to "
+            f"decode them with, of {known}"
+        )
+    tokenizer = context.tokenizer(name or file.tokenizer)
     check_amount(tokenizer, file.tokens)
     return decode(tokenizer, file.tokens, file.height, file.width), tokenizer.name

@@ -52,6 +52,15 @@ class Compare:
         outputs = [self.table, self.original, *self.pictures, *self.differences]
         inputs = [see.picture, self.names, see.size, see.amplify]
         self.button.click(**self.context.on(self._compare, inputs=inputs, outputs=outputs))
+        for run in see.runs:
+            run.success(
+                self._clear, outputs=outputs, show_progress="hidden", api_visibility="private",
+                trigger_mode="always_last",
+            )  # fmt: skip
+
+    def _clear(self) -> list[Any]:
+        """Another picture: what was compared was not this one."""
+        return ["", *[gr.Image(None, visible=False)] * (1 + 2 * MOST)]
 
     def _compare(self, picture: Image.Image | None, names: list[str], size: int, amplify: int) -> list[Any]:
         if picture is None:

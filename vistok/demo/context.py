@@ -61,7 +61,8 @@ class Context:
     ) -> dict[str, Any]:
         """The arguments of an event that computes.
 
-        All of them share one queue. A `ValueError` of the function is a sentence that the visitor sees.
+        All of them share one queue; who asks faster than it answers gets the last answer. A `ValueError` of
+        the function is a sentence that the visitor sees.
 
         Args:
             function: What runs; of a picture it gets `Image | None`, of a file of tokens `TokenFile | None`.
@@ -77,7 +78,12 @@ class Context:
             call = _reading(call, components)
             event["preprocess"] = False
         call = _selecting(call) if selects else call
-        shared = {"concurrency_id": "model", "concurrency_limit": AT_ONCE, "api_visibility": "private"}
+        shared = {
+            "concurrency_id": "model",
+            "concurrency_limit": AT_ONCE,
+            "trigger_mode": "always_last",
+            "api_visibility": "private",
+        }
         return shared | event | {"fn": call, "inputs": components, "outputs": outputs}
 
 

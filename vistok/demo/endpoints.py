@@ -30,7 +30,10 @@ picture = client.predict(tokens, api_name="/decode")
 - `/decode` takes `tokens`, nested lists of whole numbers or what `/tokenize` gives, and `tokenizer`. It gives
   the path of a PNG file.
 
-Without `tokenizer` it is the first; without `size`, the tokenizer's usual one. What cannot be done is an
+Without `tokenizer` it is the first, or the one that the tokens name; without `size`, the tokenizer's usual
+one. Over plain HTTP every field must be sent, in this order, with `""` and `0` for what you leave open:
+`{{"data": [{{"path": ..., "meta": {{"_type": "gradio.FileData"}}}}, "", 0]}}`, with the path that an upload
+gave. What cannot be done is an
 error with one sentence. Files have at most 10 MB and 25 megapixels, addresses are not fetched, and at most
 {waiting} requests wait in the queue.
 """

@@ -26,6 +26,7 @@ WRITTEN = (
     "/gradio_api/queue/join", "/gradio_api/call/*", "/gradio_api/upload", "/gradio_api/cancel",
     "/gradio_api/reset", "/gradio_api/reset/",
 )  # fmt: skip
+MOST_DRAINED = 32 * 2**20  # bytes read and thrown away: who sends all before reading would get no answer
 MOST_WAITING = 64  # requests in the queue; at a second each, nobody waits longer than about a minute
 QUEUE_FULL = f"The queue is full: {MOST_WAITING} requests are waiting. Try again in a minute."
 MOST_KEPT = 2**30  # bytes of uploads and answers; they are deleted after a while
@@ -60,7 +61,9 @@ class Gate:
             await _answer(send, 404, "There is no such page.")
             return
         limit = MAX_UPLOAD if path == "/gradio_api/upload" else MAX_BODY
+        limited = _Limited(receive, limit)
         if _declared_length(scope) > limit:
+            await limited.drain()
             await _answer(send, 413, _too_long(limit))
             return
         if writes and _bytes_in(self.folder) > MOST_KEPT:
@@ -68,10 +71,11 @@ class Gate:
             return
         answer = _Answer(send)
         try:
-            await self.app(scope, _Limited(receive, limit), answer)
+            await self.app(scope, limited, answer)
         except _TooLongError:
             if answer.started:
                 raise
+            await limited.drain()
             await _answer(send, 413, _too_long(limit))
 
 
@@ -98,13 +102,23 @@ class _Limited:
     """A `receive` that counts: a body need not declare its length."""
 
     def __init__(self, receive: Receive, limit: int):
-        self.receive, self.left = receive, limit
+        self.receive, self.left, self.more = receive, limit, True
 
     async def __call__(self) -> Message:
-        message = await self.receive()
-        self.left -= len(message.get("body", b""))
+        message = await self._next()
         if self.left < 0:
             raise _TooLongError
+        return message
+
+    async def drain(self) -> None:
+        """Throws the rest of the body away, as far as `MOST_DRAINED` go."""
+        while self.more and self.left > -MOST_DRAINED:
+            await self._next()
+
+    async def _next(self) -> Message:
+        message = await self.receive()
+        self.left -= len(message.get("body", b""))
+        self.more = message.get("more_body", False)
         return message
 
 

@@ -28,7 +28,7 @@ def numbers(tokenizer: Tokenizer, result: Reconstruction) -> str:
         (f"{values['ssim']:.3f}" if "ssim" in values else "–", "SSIM", "structural similarity, 1 is equal"),
     ]
     if result.tokens is not None:
-        entries = tokenizer.model.codebook_size * tokenizer.num_codebooks
+        entries = _entries(tokenizer)
         shape = "×".join(map(str, result.tokens.shape))
         tiles += [
             (f"{values['tokens']:,}", f"tokens: {shape}", "how many whole numbers describe the picture"),
@@ -98,6 +98,9 @@ def token_card(token_map: TokenMap, codebook: int, place: int, vector: Sequence[
         pixels = f"{left} to {left + factor - 1} across, {top} to {top + factor - 1} down"
     else:
         where, pixels = f"number {place + 1} of {token_map.places}", "the whole picture: it has no place"
+        if scale := token_map.scale(place):
+            side, row, column = scale
+            pixels = f"those around row {row + 1}, column {column + 1} of the scale {side} × {side}"
     elsewhere = {1: "nowhere else", 2: "once more"}.get(count, f"{count - 1:,} times more")
     facts = [("Token", f"{token_map.token(codebook, place):,}"), ("Place", where), ("Pixels", pixels)]
     if len(token_map.tokens) > 1:
@@ -168,7 +171,7 @@ def compared(tokenizers: Sequence[Tokenizer], results: Sequence[Reconstruction])
         "Bits per pixel": ("bits_per_pixel", "{:.3f}".format, min),
         "Seconds": ("seconds", "{:.2f}".format, min),
     }
-    entries = [tokenizer.model.codebook_size * tokenizer.num_codebooks for tokenizer in tokenizers]
+    entries = [_entries(tokenizer) for tokenizer in tokenizers]
     cells: list[list[str]] = [[f"<th scope='row'>{escape(result.tokenizer)}</th>"] for result in results]
     for key, shown, best in columns.values():
         values = [result.numbers.get(key) for result in results] if key else entries
@@ -186,6 +189,11 @@ def compared(tokenizers: Sequence[Tokenizer], results: Sequence[Reconstruction])
 def decibels(psnr: float) -> str:
     """A PSNR for people."""
     return "equal" if psnr == float("inf") else f"{psnr:.2f} dB"
+
+
+def _entries(tokenizer: Tokenizer) -> int | None:
+    """Entries of all codebooks; None without tokens."""
+    return (tokenizer.model.codebook_size or 0) * tokenizer.num_codebooks or None
 
 
 def _listed(vector: Sequence[float]) -> str:

@@ -48,10 +48,14 @@ class Panels:
 
 
 def panel(label: str, classes: str = "", **options: Any) -> gr.Image:
-    """A picture that the page shows; `options` are those of `gr.Image`."""
+    """A picture that the page shows; `options` are those of `gr.Image`.
+
+    In fullscreen a click reaches nothing: what can be clicked has none.
+    """
+    buttons = [] if "clickable" in classes.split() else ["fullscreen"]
     return gr.Image(
         label=label, type="pil", format="png", interactive=False, height=PANEL, min_width=150,
-        buttons=["fullscreen"], alt_text=label, elem_classes=["panel", *classes.split()], **options,
+        buttons=buttons, alt_text=label, elem_classes=["panel", *classes.split()], **options,
     )  # fmt: skip
 
 
@@ -157,27 +161,34 @@ class See:
             self.note, self.chart, self.lines, *self.downloads,
         ]  # fmt: skip
         settings, on = [self.name, self.size, self.amplify], self.context.on
+        # There alone: what is refused would else be an error on every panel.
+        example = {"outputs": [self.picture, *outputs], "show_progress_on": self.picture}
+        own = {"inputs": inputs, "outputs": outputs, "show_progress_on": self.picture}
         runs = [
-            page.load(**on(self._first, inputs=settings, outputs=[self.picture, *outputs])),
-            self.gallery.select(**on(self._pick, settings, [self.picture, *outputs], selects=True)),
-            self.button.click(**on(self._run, inputs=inputs, outputs=outputs)),
-            self.picture.input(**on(self._run_if_any, inputs=inputs, outputs=outputs)),
-            self.size.input(**on(self._run_if_any, inputs=inputs, outputs=outputs)),
+            page.load(**on(self._first, inputs=settings, **example)),
+            self.gallery.select(**on(self._pick, inputs=settings, selects=True, **example)),
+            self.button.click(**on(self._run, **own)),
+            self.picture.input(**on(self._run_if_any, **own)),
+            self.size.input(**on(self._run_if_any, **own)),
         ]
-        renamed = self.name.input(self._sizes_update, self.name, self.size, api_visibility="private")
-        runs.append(renamed.then(**on(self._run_if_any, inputs=inputs, outputs=outputs)))
+        renamed = self.name.input(
+            self._sizes_update, [self.name, self.size], self.size,
+            preprocess=False, api_visibility="private", trigger_mode="always_last",
+        )  # fmt: skip
+        runs.append(renamed.then(**on(self._run_if_any, **own)))
         self.amplify.input(
             **on(self._redraw, inputs=[self.shown, self.amplify], outputs=[self.difference, self.legend])
         )
         return Panels(self.picture, self.name, self.size, self.shown, self.amplify, self.maps, runs)
 
-    def _sizes(self, name: str) -> dict[str, Any]:
-        tokenizer = self.context.tokenizers[name]
-        choices = [(f"{size} px", size) for size in tokenizer.sizes]
-        return {"choices": choices, "value": tokenizer.usual_size}
+    def _sizes(self, name: str, size: int | None = None) -> dict[str, Any]:
+        """The sizes of a tokenizer; the chosen one stays where it is one of them."""
+        tokenizer = self.context.tokenizer(name)
+        choices = [(f"{one} px", one) for one in tokenizer.sizes]
+        return {"choices": choices, "value": size if size in tokenizer.sizes else tokenizer.usual_size}
 
-    def _sizes_update(self, name: str) -> Any:
-        return gr.Radio(**self._sizes(name))
+    def _sizes_update(self, name: str, size: int | None) -> Any:
+        return gr.Radio(**self._sizes(name, size))
 
     def _reconstruct_example(self, picture: str, name: str, size: int) -> Reconstruction:
         return reconstruct(self.context.tokenizer(name), example(picture), size)

@@ -19,11 +19,14 @@ class TokenMap:
         tokens: int64 `(K, *grid)`, with one codebook too.
         columns: Tokens in a row of the drawing.
         factor: Pixels of height or width per token; None where tokens have no place in the picture.
+        scales: Sides of the square grids that a sequence consists of, one after another; empty where it is
+            no such sequence.
     """
 
     tokens: np.ndarray
     columns: int
     factor: int | None
+    scales: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, tokens: np.ndarray) -> "TokenMap":
@@ -31,7 +34,8 @@ class TokenMap:
         maps = tokens if tokenizer.num_codebooks > 1 else tokens[None]
         if maps.ndim == 3:
             return cls(maps, maps.shape[2], tokenizer.model.downsample_factor)
-        return cls(maps, math.ceil(math.sqrt(maps.shape[1])), None)
+        scales = tuple(getattr(tokenizer.model.config, "scales", ()))
+        return cls(maps, math.ceil(math.sqrt(maps.shape[1])), None, scales)
 
     @property
     def places(self) -> int:
@@ -51,6 +55,14 @@ class TokenMap:
     def row_and_column(self, place: int) -> tuple[int, int]:
         """Row and column of a place, from 0."""
         return divmod(place, self.columns)
+
+    def scale(self, place: int) -> tuple[int, int, int] | None:
+        """Side of the scale of a place, and row and column in it, from 0; None without scales."""
+        for side in self.scales:
+            if place < side**2:
+                return side, *divmod(place, side)
+            place -= side**2
+        return None
 
     def token(self, codebook: int, place: int) -> int:
         """The token of a codebook at a place."""

@@ -1,6 +1,7 @@
 """The second part of the page: one token, what it stands for, and the picture without it."""
 
 import random
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -45,7 +46,9 @@ class Understand:
                 with gr.Row():
                     self.row = gr.Number(1, label="Row", elem_id="row", **number)
                     self.column = gr.Number(1, label="Column", elem_id="column", **number)
-                    self.codebook = gr.Number(1, label="Codebook", visible=several > 1, **number)
+                    self.codebook = gr.Number(
+                        1, label="Codebook", visible=several > 1, elem_id="codebook", **number
+                    )
                 self.card = gr.HTML(elem_id="card")
             with gr.Column(min_width=280):
                 self.mode = gr.Radio([NEIGHBOUR, OTHER, RANDOM], value=NEIGHBOUR, label="Replace it by")
@@ -73,11 +76,15 @@ class Understand:
         for run in see.runs:
             run.success(**on(self._open, inputs=[shown, self.mode, self.other, self.where], outputs=looked))
         inputs = [shown, *place, self.mode, self.other, self.where]
-        see.maps.select(**on(self._click_map, inputs, [*looked, tabs], selects=True))
+        see.maps.select(**on(self._click_first_map, inputs, [*looked, tabs], selects=True))
         self.maps.select(**on(self._click_map, inputs, [*looked, tabs], selects=True))
         self.picture.select(**on(self._click_picture, inputs, looked, selects=True))
-        for field in place:
-            field.submit(**on(self._look, inputs=inputs, outputs=looked))
+        look = [*inputs, self.neighbour]
+        for number, field in enumerate(place):
+            field.submit(**on(self._look, inputs=look, outputs=looked))
+            # The other fields are left alone: a visitor may be writing into the next one.
+            left = on(partial(self._leave, number), inputs=look, outputs=[field, *looked[len(place) :]])
+            field.blur(**left)
         replace = on(self._replace, inputs=[shown, *place, *how], outputs=replaced)
         self.button.click(**replace)
         self.other.submit(**replace)
@@ -85,12 +92,23 @@ class Understand:
             field.input(**replace)
 
     def _open(self, shown: Reconstruction | None, mode: str, other: int | None, where: str) -> list[Any]:
-        """Another picture: the place in the middle, or nothing where there are no tokens."""
-        if shown is None or shown.tokens is None:
+        """Another picture: the place in the middle, or a sentence where there are no tokens."""
+        if shown is None:
             return [gr.skip()] * 11
+        if shown.tokens is None:
+            sentence = html.note(
+                f"{shown.tokenizer} makes no tokens: there are none to look at or to replace."
+            )
+            return [*[gr.skip()] * 3, None, None, sentence, gr.Dropdown([], value=None), None, None, "", None]
         token_map, entries = self._map(shown), self.context.of(shown).model.codebook_size
         other = min(other or 0, entries - 1)  # it may have been written for a larger codebook
         return self._look(shown, 1, token_map.rows // 2 + 1, token_map.columns // 2 + 1, mode, other, where)
+
+    def _click_first_map(
+        self, pixel: list[int], shown: Reconstruction | None, codebook: int, *others: Any
+    ) -> list[Any]:
+        """A click where the tokens of the first codebook are drawn."""
+        return self._click_map(pixel, shown, 1, *others)
 
     def _click_map(
         self,
@@ -132,8 +150,12 @@ class Understand:
         mode: str,
         other: int,
         where: str,
+        neighbour: int | None = None,
     ) -> list[Any]:
-        """All about the token at a place, and the picture with its nearest neighbour in its stead."""
+        """All about the token at a place, and the picture with another in its stead: a neighbour.
+
+        That is the chosen one where it is one of this token's, else the nearest.
+        """
         token_map, tokenizer = self._map(shown), self.context.of(shown)
         codebook, place = self._place(token_map, codebook, row, column)
         row, column = token_map.row_and_column(place)
@@ -144,8 +166,8 @@ class Understand:
         if token_map.factor is not None:
             picture = mark_places(picture, same, (row, column), token_map.factor)
         beside = neighbours(tokenizer, codebook, token)
-        nearest = beside[0] if beside else None
-        replaced = self._replace(shown, codebook + 1, row + 1, column + 1, mode, nearest, other, where)
+        neighbour = _one_of(beside, neighbour)
+        replaced = self._replace(shown, codebook + 1, row + 1, column + 1, mode, neighbour, other, where)
         return [
             codebook + 1,
             row + 1,
@@ -153,9 +175,14 @@ class Understand:
             mark_places(drawn, same, (row, column), scale),
             picture,
             html.token_card(token_map, codebook, place, entry(tokenizer, codebook, token)),
-            gr.Dropdown([(f"{one:,}", one) for one in beside], value=nearest),
+            gr.Dropdown([(f"{one:,}", one) for one in beside], value=neighbour),
             *replaced,
         ]
+
+    def _leave(self, number: int, *values: Any) -> list[Any]:
+        """What `_look` gives, but of the three fields only the one that was left."""
+        looked = self._look(*values)
+        return [looked[number], *looked[3:]]
 
     def _replace(
         self,
@@ -170,6 +197,9 @@ class Understand:
     ) -> list[Any]:
         token_map, tokenizer = self._map(shown), self.context.of(shown)
         codebook, place = self._place(token_map, codebook, row, column)
+        if mode == NEIGHBOUR:  # the place may just have been written, and the list still be another token's
+            token = token_map.token(codebook, place)
+            neighbour = _one_of(neighbours(tokenizer, codebook, token), neighbour)
         chosen = {NEIGHBOUR: neighbour, OTHER: other, RANDOM: random.randrange(tokenizer.model.codebook_size)}
         token = chosen[mode]
         if token is None:
@@ -197,3 +227,8 @@ class Understand:
         codebook, row, column = (int(number or 1) - 1 for number in (codebook, row, column))
         codebook = int(np.clip(codebook, 0, len(token_map.tokens) - 1))
         return codebook, token_map.place(row, column)
+
+
+def _one_of(beside: list[int], chosen: int | None) -> int | None:
+    """The chosen neighbour where it is one, else the nearest, or None where there is none."""
+    return chosen if chosen in beside else next(iter(beside), None)
