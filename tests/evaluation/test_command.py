@@ -58,6 +58,7 @@ def test_several_models_and_seeds_become_tables_plots_and_sheets(folder, tmp_pat
     assert written == {*names, *of_models}
     assert "| fsq (2 seeds) |" in (tmp_path / "out" / "comparison.md").read_text()
     results = json.loads((tmp_path / "out" / "wide" / "eval_results.json").read_text())
+    assert results["protocol"]["image_column"] == "image"  # of Parquet, held in memory
     assert (results["name"], results["protocol"]["pictures"]) == ("wide", 12)
     assert results["speed"]["encode_images_per_second"] > 0
     with Image.open(tmp_path / "out" / "wide" / "sheet.png") as sheet:

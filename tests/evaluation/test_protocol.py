@@ -36,6 +36,8 @@ def test_the_batch_size_changes_no_number(model, source):
 def test_the_protocol_says_how_many_and_at_what_size(model, source):
     protocol = evaluate(model, source, resolution=64, limit=3, progress=False)["protocol"]
     assert (protocol["pictures"], protocol["resolution"], protocol["split"]) == (3, 64, "validation")
+    assert protocol["max_samples"] == 3
+    assert (protocol["dataset_config_name"], protocol["image_column"]) == (None, None)
 
 
 @pytest.mark.parametrize("wrong", [{"resolution": 0}, {"resolution": -4}, {"limit": 0}, {"limit": -1}])
@@ -48,8 +50,11 @@ def test_the_folder_one_is_in_has_a_name(model, tmp_path, monkeypatch):
     (tmp_path / "cats" / "validation").mkdir(parents=True)
     Image.new("RGB", (40, 40), "red").save(tmp_path / "cats" / "validation" / "a.png")
     monkeypatch.chdir(tmp_path / "cats")
-    results = evaluate(model, open_dataset(".", split="validation"), progress=False)
-    assert results["protocol"]["dataset"] == "cats"
+    protocol = evaluate(model, open_dataset(".", split="validation", config_name="default"), progress=False)[
+        "protocol"
+    ]
+    assert (protocol["dataset"], protocol["image_column"], protocol["max_samples"]) == ("cats", "image", None)
+    assert protocol["dataset_config_name"] == "default"
 
 
 def test_tf32_is_told_of_a_gpu_alone(monkeypatch):

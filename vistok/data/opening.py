@@ -117,6 +117,7 @@ def open_dataset(
             label_names=getattr(columns.get(labels), "names", None),
             keep_types=_arrow_types(columns, keep_columns),
             revision=_commit(files),
+            config_name=config_name,
         )
         # A folder of pictures is only paths here, and to `datasets` one single shard that nobody can share.
         size = 0 if isinstance(builder, ImageFolder) else _undecoded_bytes(builder, files, split)

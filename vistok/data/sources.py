@@ -80,6 +80,8 @@ class Source(ABC):
         files: the names of the files that hold the rows, one a shard; empty where each picture is a file.
         keep_types: the Arrow types of `Picture.columns`.
         revision: the commit of a dataset on the Hub, None elsewhere.
+        config_name: the configuration of a dataset that has several, None where none was named.
+        image_column: the column of the pictures, None where there are no columns.
     """
 
     files: tuple[str, ...] = ()
@@ -94,6 +96,8 @@ class Source(ABC):
         label_names: list[str] | None = None,
         keep_types: "dict[str, pyarrow.DataType] | None" = None,
         revision: str | None = None,
+        config_name: str | None = None,
+        image_column: str | None = None,
     ):
         self.name = name
         self.split = split
@@ -102,6 +106,8 @@ class Source(ABC):
         self.label_names = label_names
         self.keep_types = keep_types or {}
         self.revision = revision
+        self.config_name = config_name
+        self.image_column = image_column
 
     @property
     @abstractmethod
@@ -192,9 +198,8 @@ class ShardedSource(Source):
         key_column: str | None = None,
         **described,
     ):
-        super().__init__(**described)
-        self._stream, self._image_column, self._label_column = stream, image_column, label_column
-        self._key_column = key_column
+        super().__init__(image_column=image_column, **described)
+        self._stream, self._label_column, self._key_column = stream, label_column, key_column
         self.files = tuple(shard_names) if len(shard_names) == stream.num_shards else ()
         self.shard_lengths = shard_lengths
         self._lengths_read = dict(enumerate(shard_lengths or []))
@@ -227,7 +232,7 @@ class ShardedSource(Source):
         try:
             for batch in batches:
                 labels = batch[self._label_column] if self._label_column else None
-                for i, cell in enumerate(batch[self._image_column]):
+                for i, cell in enumerate(batch[self.image_column]):
                     yield Picture(
                         (shard << SHARD_BITS) | count,
                         image_of(cell),
@@ -275,6 +280,8 @@ class ShardedSource(Source):
             label_names=self.label_names,
             keep_types=self.keep_types,
             revision=self.revision,
+            config_name=self.config_name,
+            image_column=self.image_column,
         )
 
 

@@ -152,7 +152,7 @@ def evaluate_folders(
             rows = original["row"][~torch.isin(original["row"], lost)]
             measurement.update(rows, b.permute(0, 3, 1, 2).float() / 127.5 - 1, a.permute(0, 3, 1, 2))
     measured = finished(measurement, references, expected, limit)
-    protocol = describe_source(references, measured, size, crop, measures)
+    protocol = describe_source(references, measured, size, crop, measures, limit)
     protocol["rounding"] = "the reconstructions are files"
     protocol["reconstructions"] = Path(made.name).resolve().name
     protocol["reconstructions_fingerprint"] = made.fingerprint

@@ -120,7 +120,7 @@ def evaluate(
             "of": encoding.of,
         },
         "protocol": {
-            **describe_source(source, measured, resolution, crop, measures),
+            **describe_source(source, measured, resolution, crop, measures, limit),
             "codebook_usage": "share of entries used at least once over all pictures",
             "usage_queue_65536": f"share of entries among the last {QUEUE:,} tokens of each codebook",
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -187,7 +187,12 @@ def finished(
 
 
 def describe_source(
-    source: Source, measured: dict[str, Any], resolution: int, crop: str, measures: Measures
+    source: Source,
+    measured: dict[str, Any],
+    resolution: int,
+    crop: str,
+    measures: Measures,
+    limit: int | None,
 ) -> dict[str, Any]:
     """The part of the protocol that says which pictures were measured how."""
     texts = measures.describe()
@@ -195,9 +200,12 @@ def describe_source(
         "dataset": os.path.basename(os.path.abspath(source.name))
         if os.path.exists(source.name)
         else source.name,
-        "dataset_revision": getattr(source, "revision", None),
+        "dataset_config_name": source.config_name,
+        "dataset_revision": source.revision,
         "dataset_fingerprint": source.fingerprint,
         "split": source.split,
+        "image_column": source.image_column,
+        "max_samples": limit,
         "pictures": measured["pictures"],
         "unreadable_pictures": len(measured["unreadable_rows"]),
         "unreadable_rows": measured["unreadable_rows"][:100],
