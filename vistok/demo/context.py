@@ -81,7 +81,8 @@ class Context:
         shared = {
             "concurrency_id": "model",
             "concurrency_limit": AT_ONCE,
-            "trigger_mode": "always_last",
+            # Gradio asks again with what was selected first: each selection is asked for at once.
+            "trigger_mode": "multiple" if selects else "always_last",
             "api_visibility": "private",
         }
         return shared | event | {"fn": call, "inputs": components, "outputs": outputs}
