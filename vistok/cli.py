@@ -216,10 +216,13 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         flags.run(flags, dotted)
     except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_ours(error):
-            raise  # a defect: its traceback is what a report needs
-        if type(error).__name__ == "PeerError":
-            return 1  # the process where it went wrong says why
+        if isinstance(error, RuntimeError):
+            if not type(error).__module__.startswith("vistok."):
+                raise  # a defect: its traceback is what a report needs
+            from .training.ranks import PeerError
+
+            if isinstance(error, PeerError):
+                return 1  # the process where it went wrong says why
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             message += "; make room and run the same command again"
@@ -228,10 +231,6 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(f"vistok {flags.command}: {message}", file=sys.stderr)
         return 1
     return 0
-
-
-def _is_ours(error: BaseException) -> bool:
-    return type(error).__module__.startswith("vistok.")
 
 
 def _train(flags: argparse.Namespace, dotted: list[str]) -> None:

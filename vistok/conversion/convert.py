@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from .. import __version__
+from ..files import flush
 from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
@@ -267,13 +268,13 @@ def _write(model: VQModelHF, folder: Path, name: str, sections: dict[str, str]) 
         model.save_pretrained(temporary)
         files = sorted(temporary.iterdir(), key=lambda path: path.name == "config.json")
         for path in files:
-            _flush(path)
+            flush(path)
         for path in (folder / "config.json", *folder.glob("model*.safetensors*")):
             path.unlink(missing_ok=True)
         for path in files:
             path.replace(folder / path.name)
         temporary.rmdir()
-        _flush(folder)
+        flush(folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         for path in made:
@@ -292,11 +293,3 @@ def _push(folder: Path, repo_id: str, title: str) -> str:
     """Uploads the folder, as `VQModelHF.push_to_hub` does: a card or image processor that is there stays."""
     stay = [name for name in ("README.md", IMAGE_PROCESSOR_NAME) if HfApi().file_exists(repo_id, name)]
     return upload_tokenizer(folder, repo_id, commit_message=title, ignore_patterns=stay)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -65,7 +65,7 @@ class MultiScaleVQConfig(VisualTokenizerConfig):
 
 
 class MultiScaleVQ(CodebookQuantizer):
-    """Vector quantization of a pyramid: each scale codes what the coarser ones left over.
+    """Vector quantization of a pyramid: each scale quantizes what the coarser ones left over.
 
     What is left of the latents is averaged down to the scale's map, whose nearest entries are upsampled
     (bicubic) to the whole grid and smoothed: `phi(h) = (1 - phi_ratio) * h + phi_ratio * conv3x3(h)`. The

@@ -15,7 +15,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ..files import flush as _flush
+from ..files import flush
 from ..messages import one_line
 from .ranks import PeerError, together
 
@@ -59,16 +59,16 @@ def save_checkpoint(
     def finish() -> None:
         files = [path for path in temporary.rglob("*") if path.is_file()]
         for path in files:
-            _flush(path)
+            flush(path)
         sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files}
         marker = temporary / _MARKER
         marker.write_text(json.dumps({"files": sizes, "state": state}), encoding="utf-8")
-        _flush(marker)
-        _flush(temporary)
+        flush(marker)
+        flush(temporary)
         if final.exists():  # of a run that went on from an earlier checkpoint
             remove_checkpoint(final)
         temporary.rename(final)
-        _flush(output_dir)
+        flush(output_dir)
 
     try:
         together(accelerator, begin, main_only=True)
@@ -196,7 +196,7 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         for path in files:
-            _flush(path)
+            flush(path)
     except Exception as error:  # as in save_checkpoint
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -207,7 +207,7 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
     shutil.rmtree(temporary)
-    _flush(folder)
+    flush(folder)
 
 
 def _reason(error: Exception) -> str:

@@ -104,7 +104,6 @@ class Trainer:
                 DistributedDataParallelKwargs(find_unused_parameters=config.tokenizer.quantizer_dropout > 0)
             ],
         )
-        self.uploads = Uploads(config, self.accelerator) if config.push_to_hub else None
         if config.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
             raise ValueError(  # accelerate would train in float32 without a word
                 "mixed_precision fp16 needs a GPU: use bf16, which a CPU computes in too, or no"
@@ -116,6 +115,8 @@ class Trainer:
                 f"{config.gradient_accumulation_steps}: unset it, and set --gradient_accumulation_steps"
             )
         self.max_train_steps = self._count_steps()
+        # The repository is made before the work, so that a token that is missing is missed now.
+        self.uploads = Uploads(config, self.accelerator) if config.push_to_hub else None
         model = self._build_model()
         if config.freeze_encoder:
             model.encoder.requires_grad_(False)
@@ -413,7 +414,11 @@ class Trainer:
         limit = self.config.checkpoints_total_limit
         together(self.accelerator, lambda: checkpoints.keep_newest(self.output_dir, limit), main_only=True)
         if self.uploads is not None and self.config.hub_strategy == "every_save":
-            self.uploads.push(self._averaged_tokenizer(), self.step)
+            together(
+                self.accelerator,
+                lambda: self.uploads.push(self._averaged_tokenizer(), self.step),
+                main_only=True,
+            )
 
     def _validate(self) -> None:
         """Draws a sheet of validation pictures and measures some."""

@@ -89,14 +89,14 @@ class Uploads:
 
     Args:
         config: The settings of the run.
-        accelerator: Of this process; the main one uploads.
+        accelerator: Of this process. The main one makes the repository, and alone calls the rest.
 
     Raises:
         ValueError: There is no permission to make the repository, or the Hub cannot be reached.
     """
 
     def __init__(self, config: TrainingConfig, accelerator: Accelerator):
-        self.config, self.accelerator = config, accelerator
+        self.config = config
         self._running: Future | None = None
         together(accelerator, self._make_repository, main_only=True)
 
@@ -119,7 +119,7 @@ class Uploads:
             model: The tokenizer.
             step: Optimizer steps taken, for the commit's message.
         """
-        if not self.accelerator.is_main_process or (self._running is not None and not self._running.done()):
+        if self._running is not None and not self._running.done():
             return
         self._report()
         folder = Path(self.config.output_dir) / ".tmp-upload"
