@@ -63,6 +63,8 @@ def _quiet_transformers():
 @pytest.fixture(scope="session")
 def hub():
     """The running Hub of the tests, with the repository `org/fsq-64k`, which the README loads."""
+    import huggingface_hub
+
     from vistok import FSQConfig, SimpleCNNConfig, VQModelHF
 
     _HUB.start()
@@ -72,6 +74,7 @@ def hub():
         warnings.filterwarnings("ignore", HUB_UPLOAD_WARNING, DeprecationWarning)
         VQModelHF(config).push_to_hub("org/fsq-64k")
     yield _HUB
+    huggingface_hub.close_session()  # a connection that it leaves open is a warning when the process ends
     _HUB.stop()
     shutil.rmtree(_HOME, ignore_errors=True)
 

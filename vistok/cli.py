@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from . import __version__
+from .memory import keep_freed_memory
 
+_JOBS = ("train", "evaluate", "extract", "decode")  # that compute for long, and then end
 _OF_MODELS = (  # flags of `vistok evaluate` that say nothing of pictures in folders
     "dataset_name",
     "dataset_config_name",
@@ -213,6 +215,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    if flags.command in _JOBS:
+        keep_freed_memory()
     try:
         flags.run(flags, dotted)
     except (ValueError, OSError, RuntimeError) as error:
@@ -256,7 +260,6 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
     from .evaluation.folders import open_folders
     from .evaluation.measures import load_measures
     from .evaluation.protocol import check_positive
-    from .training.checkpoints import publish
 
     of_folders = flags.reconstructions is not None
     for name in ("model", "dataset_name") if not of_folders else ("references",):
@@ -287,7 +290,6 @@ def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
         asked=flags.metrics,
         output_dir=folder,
         say=print,
-        publish=publish,
         crop=flags.crop,
         batch_size=flags.batch_size,
         num_workers=flags.num_workers,
@@ -320,9 +322,8 @@ def _compare(flags: argparse.Namespace, dotted: list[str]) -> None:
 
     from .evaluation.command import compare
     from .evaluation.report import read_all
-    from .training.checkpoints import publish
 
-    compare(read_all(flags.results), Path(flags.output_dir), print, publish)
+    compare(read_all(flags.results), Path(flags.output_dir), print)
 
 
 def _convert(flags: argparse.Namespace, dotted: list[str]) -> None:

@@ -2,11 +2,20 @@
 
 import contextlib
 import os
+import re
+import shutil
 import socket
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+from .messages import one_line
+
 TEMPORARY = ".tmp-"  # how the names of files begin that are not finished
+
+
+class WriteError(ValueError):
+    """Files could not be written; the message says why."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -61,3 +70,50 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def publish(folder: Path, write: Callable[[Path], None]) -> None:
+    """Lets files appear in a folder whole: written beside, flushed, then moved one by one.
+
+    Args:
+        folder: Where they go; files of the same names are replaced.
+        write: Writes them into a folder.
+
+    Raises:
+        WriteError: They could not be written; the folder is as it was.
+    """
+    temporary = folder / f"{TEMPORARY}publish"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        for path in files:
+            flush(path)
+    except Exception as error:  # libraries report a full disk as errors of their own
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise WriteError(
+            f"Could not write to {folder} ({free_space(folder)} are free): {reason_of(error)}; make room and "
+            "go on"
+        ) from error
+    for path in files:
+        target = folder / path.relative_to(temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    shutil.rmtree(temporary)
+    flush(folder)
+
+
+def reason_of(error: Exception) -> str:
+    """Why something could not be written, on one line."""
+    # torch.save says "unexpected pos 64 vs 0" or "iostream error" where a write was cut short.
+    cut_short = isinstance(error, RuntimeError) and re.search("unexpected pos|iostream error", str(error))
+    return "a write was cut short, as on a full disk" if cut_short else one_line(error)
+
+
+def free_space(folder: Path) -> str:
+    """How much room there is where a folder is, for a message."""
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
+    except OSError:
+        return "an unknown number of bytes"

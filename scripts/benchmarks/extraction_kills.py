@@ -61,7 +61,9 @@ def main() -> int:
                 decode_threads=1, on_error="skip", progress=False,
             )  # fmt: skip
 
+        started = time.monotonic()
         in_child(lambda: work(folder / "whole", 0, 1))
+        whole = time.monotonic() - started
         expected = hashes(folder / "whole")
         sums: Counter[str] = Counter()
         draw = random.Random(flags.seed)
@@ -69,7 +71,7 @@ def main() -> int:
             workers = WORKERS[run % len(WORKERS)]
             output = folder / f"run-{run}"
             started = time.monotonic()
-            kills = disturbed(work, output, workers, flags.kills, draw)
+            kills = disturbed(work, output, workers, flags.kills, whole / workers, draw)
             found = compare(output, folder / "pictures", expected)
             sums.update(found | {"kills": sum(kills.values()), "runs": 1})
             seconds = time.monotonic() - started
@@ -81,8 +83,13 @@ def main() -> int:
     return int(any(sums[name] for name in ("lost", "twice", "different_files", "left_over", "without_card")))
 
 
-def disturbed(work, output: Path, workers: int, kills: int, draw: random.Random) -> dict[str, int]:
-    """Runs workers until all of them end by themselves; the first `kills` of them are killed."""
+def disturbed(
+    work, output: Path, workers: int, kills: int, seconds: float, draw: random.Random
+) -> dict[str, int]:
+    """Runs workers until all of them end by themselves; the first `kills` of them are killed.
+
+    A kill at a time comes within the `seconds` that they take undisturbed, so that there is work to kill.
+    """
     done = Counter()
     alive: dict[int, tuple[int, float | None]] = {}  # process -> worker, when to kill it
 
@@ -95,7 +102,9 @@ def disturbed(work, output: Path, workers: int, kills: int, draw: random.Random)
             if in_write is not None:
                 die_at(in_write)
             run_child(lambda: work(output, worker, workers))
-        moment = time.monotonic() + draw.uniform(0.05, 1.5) if left > 0 and in_write is None else None
+        moment = (
+            time.monotonic() + draw.uniform(0.1, 0.7) * seconds if left > 0 and in_write is None else None
+        )
         alive[pid] = worker, moment if in_write is None else float("inf")
 
     for worker in range(workers):

@@ -34,11 +34,15 @@ def test_extract_verify_export_decode(extracted, capsys):
 def test_damage_is_listed_and_the_status_is_1(extracted, capsys):
     (extracted / "tokens" / "data" / "train-00002-of-00005.json").unlink()
     assert main(["verify", "tokens", "--samples", "0"]) == 1
-    assert "train-00002-of-00005.json is missing" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "train-00002-of-00005.json is missing" in shown.out.splitlines()[0]
+    assert (
+        shown.err == "vistok verify: found 2 problems: delete the files named, and extract again as before\n"
+    )
     words = [sys.executable, "-m", "vistok.extraction", "verify", "tokens", "--samples", "0"]
     result = subprocess.run(words, capture_output=True, text=True, timeout=100)
     assert result.returncode == 1
-    assert "train-00002-of-00005.json is missing" in result.stderr
+    assert "train-00002-of-00005.json is missing" in result.stdout
     assert "Traceback" not in result.stderr
 
 

@@ -70,18 +70,3 @@ def test_writing_again_replaces(tmp_path):
     save(tmp_path, 1, size=20)
     assert json.loads((tmp_path / "checkpoint-1" / "complete.json").read_text())["files"] == {"weights": 20}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
-
-
-def test_publish_is_all_or_nothing(tmp_path):
-    (tmp_path / "a").write_text("old")
-
-    def half(folder):
-        (folder / "a").write_text("new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(CheckpointError, match="No space left"):
-        checkpoints.publish(tmp_path, half)
-    assert (tmp_path / "a").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    checkpoints.publish(tmp_path, lambda folder: (folder / "a").write_text("new"))
-    assert (tmp_path / "a").read_text() == "new"

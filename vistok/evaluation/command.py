@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..data import Source
+from ..files import publish
 from ..modeling import VQModelHF
 from .folders import FolderSource, evaluate_folders
 from .measures import Measures, fitting
@@ -24,8 +25,6 @@ from .tables import describe
 
 logger = logging.getLogger(__name__)
 
-Publish = Callable[[Path, Callable[[Path], None]], None]
-
 
 class Evaluation:
     """Evaluates models one after the other, shows their metrics, and writes what it has as soon as it has it.
@@ -35,7 +34,6 @@ class Evaluation:
         asked: The names of metrics that were asked for, None for all that there are.
         output_dir: Where everything goes; None to show the results only.
         say: Shows a line to a person; the first rank alone is heard.
-        publish: Lets files appear in a folder: the folder, and what writes them into another.
         **protocol: What `evaluate` and `evaluate_folders` take: crop, batch size and so on.
     """
 
@@ -46,11 +44,10 @@ class Evaluation:
         asked: Sequence[str] | None,
         output_dir: Path | None,
         say: Callable[[str], None],
-        publish: Publish,
         **protocol: Any,
     ):
         self.measures, self.asked, self.protocol = measures, asked, protocol
-        self.output_dir, self.say, self.publish = output_dir, say, publish
+        self.output_dir, self.say = output_dir, say
         self.results: list[dict[str, Any]] = []
         self._fitted: dict[int, Measures] = {}
         self_test(measures)
@@ -130,27 +127,24 @@ class Evaluation:
     def _write(self, folder: Path, results: dict[str, Any], draw: Callable[[], Image.Image]) -> None:
         """The numbers first: whatever happens to the sheet, they are there."""
         text = to_json(results)
-        self.publish(folder, lambda temporary: (temporary / RESULTS).write_text(text, encoding="utf-8"))
+        publish(folder, lambda temporary: (temporary / RESULTS).write_text(text, encoding="utf-8"))
         if results["extremes"]:
             sheet = draw()
-            self.publish(folder, lambda temporary: sheet.save(temporary / "sheet.png"))
+            publish(folder, lambda temporary: sheet.save(temporary / "sheet.png"))
         self.say(f"Wrote {folder / RESULTS}{' and sheet.png' if results['extremes'] else ''}")
 
     def _compare(self) -> None:
         if self._writes:
-            compare(self.results, self.output_dir, self.say, self.publish)
+            compare(self.results, self.output_dir, self.say)
 
 
-def compare(
-    results: Sequence[dict[str, Any]], output_dir: Path, say: Callable[[str], None], publish: Publish
-) -> None:
+def compare(results: Sequence[dict[str, Any]], output_dir: Path, say: Callable[[str], None]) -> None:
     """Writes the tables over results, and the plots where matplotlib is installed.
 
     Args:
         results: Of `Evaluation` or `read_all`.
         output_dir: Where the tables and plots go.
         say: Shows a line to a person.
-        publish: As for `Evaluation`.
 
     Raises:
         ValueError: Two results of one protocol have the same name.

@@ -138,7 +138,7 @@ def run_verify(flags: argparse.Namespace) -> Iterator[str]:
     """Verifies; yields the lines to show.
 
     Raises:
-        ValueError: There are problems; the message lists them.
+        ValueError: There are problems, which have been shown.
     """
     from .plan import Plan
     from .verify import verify
@@ -162,9 +162,12 @@ def run_verify(flags: argparse.Namespace) -> Iterator[str]:
             ) from error
     found = verify(flags.tokens, model=model, source=source, samples=flags.samples)
     if found.problems:
-        listed = "\n".join(found.problems[:20])
-        more = f"\nand {len(found.problems) - 20:,} more" if len(found.problems) > 20 else ""
-        raise ValueError(f"{len(found.problems):,} problems:\n{listed}{more}")
+        yield from found.problems[:20]
+        if len(found.problems) > 20:
+            yield f"and {len(found.problems) - 20:,} more"
+        raise ValueError(
+            f"found {len(found.problems):,} problems: delete the files named, and extract again as before"
+        )
     yield f"{found.shards:,} shards, {found.pictures:,} pictures, {found.tokens:,} tokens: as recorded"
     if found.encoded_again:
         yield f"{found.encoded_again:,} tokens encoded again: {found.differing:,} differ"

@@ -6,7 +6,6 @@ folder that they share.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,8 +14,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ..files import flush
-from ..messages import one_line
+from ..files import flush, free_space, reason_of
 from .ranks import PeerError, together
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -83,7 +81,7 @@ def save_checkpoint(
         if last is not None:
             before = f"the last good checkpoint is {last}, of {_size(last) / 1e6:.1f} MB"
         raise CheckpointError(
-            f"Could not write {final} ({_free(output_dir)} are free): {_reason(error)}; {before}; "
+            f"Could not write {final} ({free_space(output_dir)} are free): {reason_of(error)}; {before}; "
             "make room and resume with --resume_from_checkpoint latest"
         ) from error
     return final
@@ -179,49 +177,5 @@ def remove_leftovers(output_dir: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def publish(folder: Path, write: Callable[[Path], None]) -> None:
-    """Lets files appear in a folder whole: written beside, flushed, then moved one by one.
-
-    Args:
-        folder: Where they go; files of the same names are replaced.
-        write: Writes them into a folder.
-
-    Raises:
-        CheckpointError: They could not be written; the folder is as it was.
-    """
-    temporary = folder / ".tmp-publish"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        for path in files:
-            flush(path)
-    except Exception as error:  # as in save_checkpoint
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"Could not write to {folder} ({_free(folder)} are free): {_reason(error)}; make room and go on"
-        ) from error
-    for path in files:
-        target = folder / path.relative_to(temporary)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    shutil.rmtree(temporary)
-    flush(folder)
-
-
-def _reason(error: Exception) -> str:
-    # torch.save says "unexpected pos 64 vs 0" or "iostream error" where a write was cut short.
-    cut_short = isinstance(error, RuntimeError) and re.search("unexpected pos|iostream error", str(error))
-    return "a write was cut short, as on a full disk" if cut_short else one_line(error)
-
-
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _free(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
-    except OSError:
-        return "an unknown number of bytes"

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..data import PictureStream, PictureTransform, check_layout, open_dataset, to_pixel_values
 from ..evaluation import evaluate
+from ..files import publish
 from ..modeling import VQModelHF
 from . import checkpoints
 from .adversary import Adversary
@@ -165,7 +166,8 @@ class Trainer:
 
         Raises:
             TrainingError: Ten steps in a row had a loss or gradient that is not finite.
-            CheckpointError: A checkpoint or the finished model could not be written.
+            CheckpointError: A checkpoint could not be written.
+            WriteError: Nor could the finished model.
         """
         together(self.accelerator, self._open_folder, main_only=True)
         self.tokenizer.quantizer.set_step(self.step)
@@ -429,7 +431,7 @@ class Trainer:
         def draw() -> None:
             sheet = draw_validation_sheet(tokenizer, self.validation_data, self.config)
             name = f"step-{self.step:07d}.png"
-            checkpoints.publish(self.output_dir / "sheets", lambda folder: sheet.save(folder / name))
+            publish(self.output_dir / "sheets", lambda folder: sheet.save(folder / name))
             self.journal.show(self.step, "validation/pictures", sheet)
 
         together(self.accelerator, draw, main_only=True)

@@ -15,11 +15,11 @@ from PIL import Image
 from ..data import PictureTransform, Source, ordered_batches, to_pixel_values
 from ..evaluation.model_index import update_card
 from ..evaluation.report import to_json
+from ..files import publish
 from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
 from ..visualization import draw_sheet
-from .checkpoints import publish
 from .config import TrainingConfig
 from .ranks import together
 
