@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from vistok.memory import keep_freed_memory
+
 # Every block above 64 kB is mapped alone, so that freed memory leaves the process and a peak is a peak. That
 # makes small operations ten times slower: for the memory of a child, never for times.
 _MEMORY_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -221,6 +223,7 @@ def main(
     description: str,
     peer: str = "",
     processes: bool = False,
+    keep_memory: bool = False,
 ) -> None:
     """The command of a benchmark: runs the cases that were asked for.
 
@@ -231,6 +234,7 @@ def main(
         peer: The peer's name and version, where there is one.
         processes: Whether each case has a process of its own. Where tensors are so large that the allocator
             maps each anew, what an earlier case left in the heap spares a later one that.
+        keep_memory: Whether freed memory stays with the process, as in `vistok train`, while times are taken.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -248,6 +252,8 @@ def main(
         case, candidate = arguments.peak
         print(json.dumps(peak_bytes(cases[case](arguments.device).candidates[candidate], arguments.device)))
         return
+    if keep_memory:
+        keep_freed_memory()
     chosen = {name: build for name, build in cases.items() if arguments.case in name}
     chosen = {arguments.case: cases[arguments.case]} if arguments.case in cases else chosen
     if not chosen:

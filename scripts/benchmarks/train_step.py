@@ -7,7 +7,7 @@ FSQ-pytorch's network with its 64,000 entries (levels 8-8-8-5-5-5, 512 channels,
 pictures of 128 x 128, L1, no perceptual loss, its optimizer's settings. `Trainer.training_step` counts from
 uint8 pixels to the cleared gradients: with it come the picture's error, the gradient's norm and the guard
 against what is not finite, none of which the seed has. Before anything is timed, loss and gradients of the
-same weights and pictures must be equal.
+same weights and pictures must be equal. Freed memory stays with the process, for both, as in `vistok train`.
 
 The second form measures the stream of pictures alone beside what the network takes on two threads; without
 a NAME, on the photographs of scikit-image.
@@ -297,4 +297,4 @@ if __name__ == "__main__":
         arguments = parser.parse_args()
         data_path(arguments.dataset_name, arguments.rounds)
     else:
-        main(CASES, __file__, __doc__, processes=True)
+        main(CASES, __file__, __doc__, processes=True, keep_memory=True)
