@@ -15,7 +15,15 @@ PACKAGE = ROOT / "vistok"
 # Each imports from its own line and those above, never from below. Those of one line may use each other,
 # but no two need each other; quantizers and networks never do.
 LAYERS = [
-    {"configuration", "files", "image_decoding", "messages", "pretrained", "recipes"},  # recipes/ is data
+    {
+        "configuration",
+        "files",
+        "image_decoding",
+        "memory",
+        "messages",
+        "pretrained",
+        "recipes",
+    },  # recipes/ is data
     {"quantizers", "networks"},
     {"modeling"},
     {"image_processing", "visualization", "conversion", "model_card", "foreign_folders"},

@@ -12,15 +12,6 @@ from . import __version__
 from .memory import keep_freed_memory
 
 _JOBS = ("train", "evaluate", "extract", "decode")  # that compute for long, and then end
-_OF_MODELS = (  # flags of `vistok evaluate` that say nothing of pictures in folders
-    "dataset_name",
-    "dataset_config_name",
-    "dataset_revision",
-    "split",
-    "image_column",
-    "resolution",
-    "update_card",
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,130 +51,92 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="vistok", description="Pictures to tokens and tokens to pictures.")
     parser.add_argument("--version", action="version", version=f"vistok {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, add_flags, text in (
+        ("train", _train_flags, "train a tokenizer from a recipe"),
+        ("evaluate", _evaluate_flags, "measure tokenizers on a split"),
+        ("compare", _compare_flags, "tables and plots of results"),
+        ("convert", _convert_flags, "convert a published checkpoint"),
+        ("demo", _demo_flags, "see tokenizers work, in the browser"),
+        ("extract", _extraction_flags("extract"), "write the tokens of a dataset"),
+        ("verify", _extraction_flags("verify"), "look for damage in a folder of tokens"),
+        ("export", _extraction_flags("export"), "write tokens in another project's layout"),
+        ("decode", _extraction_flags("decode"), "turn tokens back into pictures"),
+        ("quickstart", _quickstart_flags, "train a small tokenizer on embedded photographs and use it"),
+    ):
+        add_flags(commands.add_parser(name, help=text, allow_abbrev=False))
+    return parser
 
-    train = commands.add_parser("train", help="train a tokenizer from a recipe", allow_abbrev=False)
+
+def _train_flags(parser: argparse.ArgumentParser) -> None:
     from .training.arguments import add_flags
 
-    add_flags(train)
-    train.set_defaults(run=_train)
+    add_flags(parser)
+    parser.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure tokenizers on a split", allow_abbrev=False)
-    evaluate.add_argument(
-        "--model",
-        nargs="+",
-        action="append",
-        metavar="FOLDER_OR_ID",
-        help="folder or Hub id of a tokenizer; once for each tokenizer, with all seeds of one together",
-    )
-    evaluate.add_argument("--reconstructions", metavar="FOLDER", help="instead: what any tokenizer has made")
-    evaluate.add_argument("--references", metavar="FOLDER", help="the originals, of the same names")
-    evaluate.add_argument("--dataset_name", help="Hub id, folder, Parquet files, tars or samples")
-    evaluate.add_argument("--dataset_config_name", help="the dataset's configuration on the Hub")
-    evaluate.add_argument("--dataset_revision", help="branch, tag or commit of the dataset")
-    evaluate.add_argument("--split", help="split to evaluate (default: validation)")
-    evaluate.add_argument("--image_column", help="column of the pictures; by default the first image column")
-    evaluate.add_argument("--resolution", type=int, help="height and width in pixels; by default the model's")
-    evaluate.add_argument(
-        "--crop",
-        choices=("center_crop", "adm_crop", "celeba_crop"),
-        default="center_crop",
-        help="how pictures are cut to size; adm_crop is that of LlamaGen's and OptVQ's figures",
-    )
-    evaluate.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="METRIC",
-        help="of l1, mse, psnr, ssim, ms_ssim, lpips_vgg, lpips_alex, rfid, kid, inception_score; by default "
-        "all whose weights are there",
-    )
-    evaluate.add_argument("--inception_weights", metavar="FILE", help="pt_inception-2015-12-05-6726825d.pth")
-    evaluate.add_argument(
-        "--lpips_vgg_weights", metavar="FILE_OR_ID", help="torchvision's VGG16; by default from the Hub"
-    )
-    evaluate.add_argument("--lpips_alex_weights", metavar="FILE_OR_ID", help="torchvision's AlexNet")
-    evaluate.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: 64)")
-    evaluate.add_argument(
-        "--num_workers", type=int, default=0, help="processes that decode pictures (default: 0)"
-    )
-    evaluate.add_argument("--max_samples", type=int, help="evaluate the first so many pictures only")
-    evaluate.add_argument("--expected_samples", type=int, help="how many pictures there must be, exactly")
-    evaluate.add_argument(
-        "--on_unreadable",
-        choices=("error", "skip"),
-        default="error",
-        help="what to do with an unreadable picture",
-    )
-    evaluate.add_argument(
-        "--output_dir",
-        help="folder for eval_results.json, sheet, tables and plots; by default metrics are only shown",
-    )
-    evaluate.add_argument(
-        "--update_card", action="store_true", help="put the results into the model card, of a local folder"
-    )
-    evaluate.set_defaults(run=_evaluate)
 
-    compare = commands.add_parser("compare", help="tables and plots of results", allow_abbrev=False)
-    compare.add_argument(
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    from .evaluation.arguments import add_flags
+
+    add_flags(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _compare_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "results",
         nargs="+",
         metavar="RESULTS",
         help="eval_results.json of vistok evaluate or train, or folders that hold one",
     )
-    compare.add_argument("--output_dir", required=True, help="folder for the tables and plots")
-    compare.set_defaults(run=_compare)
+    parser.add_argument("--output_dir", required=True, help="folder for the tables and plots")
+    parser.set_defaults(run=_compare)
 
-    convert = commands.add_parser("convert", help="convert a published checkpoint", allow_abbrev=False)
-    convert.add_argument("family", help="whose layout the checkpoint has; --list shows all")
-    convert.add_argument("source", help="file, folder, Hub id, or Hub id with a file: org/name/file.pt")
-    convert.add_argument("--output_dir", required=True, help="folder to write: a new one, or a tokenizer's")
-    convert.add_argument(
+
+def _convert_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("family", help="whose layout the checkpoint has; --list shows all")
+    parser.add_argument("source", help="file, folder, Hub id, or Hub id with a file: org/name/file.pt")
+    parser.add_argument("--output_dir", required=True, help="folder to write: a new one, or a tokenizer's")
+    parser.add_argument(
         "--config", help="the project's settings; by default the YAML or JSON beside the file"
     )
-    convert.add_argument("--weights", choices=("raw", "ema"), help="which weights, where a file has both")
-    convert.add_argument("--levels", type=int, nargs="+", help="levels of FSQ, where the file does not tell")
-    convert.add_argument(
-        "--scales", type=int, nargs="+", help="sides of a multi-scale tokenizer's token maps"
-    )
-    convert.add_argument(
-        "--image_size", type=int, help="height and width in pixels; by default the project's"
-    )
-    convert.add_argument("--push_to_hub", metavar="ORG/NAME", help="repository to upload the tokenizer to")
-    convert.add_argument(
+    parser.add_argument("--weights", choices=("raw", "ema"), help="which weights, where a file has both")
+    parser.add_argument("--levels", type=int, nargs="+", help="levels of FSQ, where the file does not tell")
+    parser.add_argument("--scales", type=int, nargs="+", help="sides of a multi-scale tokenizer's token maps")
+    parser.add_argument("--image_size", type=int, help="height and width in pixels; by default the project's")
+    parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="repository to upload the tokenizer to")
+    parser.add_argument(
         "--list", action=_ListPublished, nargs=0, help="show the published checkpoints and exit"
     )
-    convert.set_defaults(run=_convert)
+    parser.set_defaults(run=_convert)
 
-    demo = commands.add_parser("demo", help="see tokenizers work, in the browser", allow_abbrev=False)
-    demo.add_argument(
+
+def _demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--model",
         action="append",
         metavar="MODEL",
         help="folder or Hub id of a tokenizer, once for each; default: the one of `vistok quickstart`",
     )
-    demo.add_argument("--server_name", help="address to listen on (default: 127.0.0.1, this machine alone)")
-    demo.add_argument("--server_port", type=int, help="port to listen on (default: the first free from 7860)")
-    demo.set_defaults(run=_demo)
-
-    from .extraction import arguments
-
-    for name, text in (
-        ("extract", "write the tokens of a dataset"),
-        ("verify", "look for damage in a folder of tokens"),
-        ("export", "write tokens in another project's layout"),
-        ("decode", "turn tokens back into pictures"),
-    ):
-        command = commands.add_parser(name, help=text, allow_abbrev=False)
-        getattr(arguments, f"add_{name}_flags")(command)
-        command.set_defaults(run=_lines_of(getattr(arguments, f"run_{name}")))
-
-    quickstart = commands.add_parser(
-        "quickstart", help="train a small tokenizer on embedded photographs and use it"
+    parser.add_argument("--server_name", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    parser.add_argument(
+        "--server_port", type=int, help="port to listen on (default: the first free from 7860)"
     )
-    quickstart.add_argument(
-        "--output_dir", default="outputs/quickstart", help="folder for everything it makes"
-    )
-    quickstart.set_defaults(run=_quickstart)
-    return parser
+    parser.set_defaults(run=_demo)
+
+
+def _extraction_flags(name: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        from .extraction import arguments
+
+        getattr(arguments, f"add_{name}_flags")(parser)
+        parser.set_defaults(run=_lines_of(getattr(arguments, f"run_{name}")))
+
+    return add
+
+
+def _quickstart_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", default="outputs/quickstart", help="folder for everything it makes")
+    parser.set_defaults(run=_quickstart)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -251,70 +204,9 @@ def _train(flags: argparse.Namespace, dotted: list[str]) -> None:
 
 
 def _evaluate(flags: argparse.Namespace, dotted: list[str]) -> None:
-    from pathlib import Path
+    from .evaluation.arguments import run
 
-    from accelerate import Accelerator
-
-    from .data import open_dataset
-    from .evaluation.command import Evaluation
-    from .evaluation.folders import open_folders
-    from .evaluation.measures import load_measures
-    from .evaluation.protocol import check_positive
-
-    of_folders = flags.reconstructions is not None
-    for name in ("model", "dataset_name") if not of_folders else ("references",):
-        if getattr(flags, name) is None:
-            raise ValueError(f"--{name} is missing; or measure pictures: --reconstructions and --references")
-    if of_folders and flags.model is not None:
-        raise ValueError("--model and --reconstructions exclude each other: evaluate one after the other")
-    other = _OF_MODELS if of_folders else ("references",)
-    for name in other:
-        if getattr(flags, name) not in (None, False):
-            given = "--reconstructions" if of_folders else "--model"
-            raise ValueError(f"--{name} says nothing with {given}: leave it out")
-    for name in ("resolution", "max_samples", "expected_samples", "batch_size"):
-        check_positive(**{f"--{name}": getattr(flags, name)})
-    folder = Path(flags.output_dir) if flags.output_dir is not None else None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator()
-    weights = {"vgg": flags.lpips_vgg_weights, "alex": flags.lpips_alex_weights}
-    measures = load_measures(
-        flags.metrics,
-        inception_weights=flags.inception_weights,
-        lpips_weights={trunk: file for trunk, file in weights.items() if file is not None},
-        device=accelerator.device,
-    )
-    evaluation = Evaluation(
-        measures,
-        asked=flags.metrics,
-        output_dir=folder,
-        say=print,
-        crop=flags.crop,
-        batch_size=flags.batch_size,
-        num_workers=flags.num_workers,
-        limit=flags.max_samples,
-        expected=flags.expected_samples,
-        on_error=flags.on_unreadable,
-    )
-    if of_folders:
-        evaluation.evaluate_folders(*open_folders(flags.references, flags.reconstructions))
-    else:
-        source = open_dataset(
-            flags.dataset_name,
-            split=flags.split or "validation",
-            config_name=flags.dataset_config_name,
-            revision=flags.dataset_revision,
-            image_column=flags.image_column,
-        )
-        evaluation.evaluate_models(
-            flags.model,
-            source,
-            resolution=flags.resolution,
-            device=accelerator.device,
-            card=flags.update_card,
-        )
-    accelerator.end_training()
+    run(flags, print)
 
 
 def _compare(flags: argparse.Namespace, dotted: list[str]) -> None:

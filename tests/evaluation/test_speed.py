@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vistok.evaluation import speed
-from vistok.evaluation.speed import Stopwatch
+from vistok.evaluation.speed import LapTimer
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from vistok.evaluation.speed import Stopwatch
 def test_the_first_batch_counts_only_where_it_is_alone(monkeypatch, laps, rate, of):
     now = iter([time for _, seconds in laps for time in (100.0, 100.0 + seconds)])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(now))
-    watch = Stopwatch(torch.device("cpu"))
+    watch = LapTimer(torch.device("cpu"))
     for pictures, _ in laps:
         watch.start()
         watch.stop(pictures)

@@ -37,7 +37,7 @@ def test_damage_is_listed_and_the_status_is_1(extracted, capsys):
     shown = capsys.readouterr()
     assert "train-00002-of-00005.json is missing" in shown.out.splitlines()[0]
     assert (
-        shown.err == "vistok verify: found 2 problems: delete the files named, and extract again as before\n"
+        shown.err == "vistok verify: found 1 problem: delete the shards named, and extract again as before\n"
     )
     words = [sys.executable, "-m", "vistok.extraction", "verify", "tokens", "--samples", "0"]
     result = subprocess.run(words, capture_output=True, text=True, timeout=100)

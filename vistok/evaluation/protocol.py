@@ -19,7 +19,7 @@ from ..quantizers.distributed import world_size
 from .measurement import Measurement
 from .measures import Measures
 from .ranks import rank
-from .speed import Stopwatch
+from .speed import LapTimer
 from .usage import QUEUE
 
 CROPS = {
@@ -81,7 +81,7 @@ def evaluate(
     check_positive(resolution=resolution, limit=limit)
     measures = measures or Measures()
     measurement = Measurement(measures, model.codebook_size, model.config.num_codebooks)
-    encoding, decoding = Stopwatch(model.device), Stopwatch(model.device)
+    encoding, decoding = LapTimer(model.device), LapTimer(model.device)
     batches = batches_of_rank(
         source, PictureTransform(resolution, crop), batch_size, num_workers, limit, on_error
     )

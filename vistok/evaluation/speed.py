@@ -8,7 +8,7 @@ import torch
 from .ranks import summed
 
 
-class Stopwatch:
+class LapTimer:
     """Pictures a second of one process, without the first batch, in which libraries choose their kernels.
 
     Args:

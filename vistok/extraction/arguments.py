@@ -165,8 +165,10 @@ def run_verify(flags: argparse.Namespace) -> Iterator[str]:
         yield from found.problems[:20]
         if len(found.problems) > 20:
             yield f"and {len(found.problems) - 20:,} more"
+        count = len(found.problems)
         raise ValueError(
-            f"found {len(found.problems):,} problems: delete the files named, and extract again as before"
+            f"found {count:,} problem{'s' if count > 1 else ''}: delete the shards named, and extract again as "
+            "before to replace them"
         )
     yield f"{found.shards:,} shards, {found.pictures:,} pictures, {found.tokens:,} tokens: as recorded"
     if found.encoded_again:

@@ -182,6 +182,7 @@ def _evaluation_table(results: dict[str, Any]) -> str:
 def _training_text(config: TrainingConfig, step: int) -> str:
     settings = config.to_dict()
     settings.pop("output_dir")
+    settings.pop("num_train_epochs" if config.num_train_epochs is None else "max_train_steps")
     settings["dataset_name"] = (
         Path(config.dataset_name).name if Path(config.dataset_name).exists() else config.dataset_name
     )
