@@ -165,11 +165,8 @@ def run_verify(flags: argparse.Namespace) -> Iterator[str]:
         yield from found.problems[:20]
         if len(found.problems) > 20:
             yield f"and {len(found.problems) - 20:,} more"
-        count = len(found.problems)
-        raise ValueError(
-            f"found {count:,} problem{'s' if count > 1 else ''}: delete the shards named, and extract again as "
-            "before to replace them"
-        )
+        count = f"{len(found.problems):,} problem{'s' if len(found.problems) > 1 else ''}"
+        raise ValueError(f"found {count}: delete the shards named, and extract again as before")
     yield f"{found.shards:,} shards, {found.pictures:,} pictures, {found.tokens:,} tokens: as recorded"
     if found.encoded_again:
         yield f"{found.encoded_again:,} tokens encoded again: {found.differing:,} differ"
