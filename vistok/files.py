@@ -40,8 +40,8 @@ def write_once(path: Path, data: bytes) -> bool:
     with _finished_beside(path, data) as temporary:
         try:
             os.link(temporary, path)  # unlike a rename, it replaces nothing
-        except FileExistsError:
-            return False
+        except FileExistsError:  # or ours, where the answer of a network file system was lost
+            return temporary.stat().st_nlink == 2
         except OSError:  # a file system without links: two writers of the same moment could both succeed
             if path.exists():
                 return False

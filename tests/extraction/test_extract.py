@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ from vistok import FSQConfig, TiTokConfig, VQModelHF
 from vistok.data import DatasetError, open_dataset
 from vistok.extraction import PlanError, Views, load_tokens
 from vistok.extraction.plan import Plan
+from vistok.extraction.shards import ShardWriter
 from vistok.image_decoding import decode_image
 
 KILLS = Path(__file__).parents[2] / "scripts" / "benchmarks" / "extraction_kills.py"
@@ -213,6 +215,36 @@ def test_killed_anywhere_nothing_is_lost_twice_or_different():
     assert sums["kills"] >= 6
     wrong = ("lost", "twice", "different_files", "left_over", "without_card")
     assert [sums[name] for name in wrong] == [0] * len(wrong)
+
+
+def test_a_worker_that_slept_and_was_robbed_goes_on(tokens, model, source, tmp_path, monkeypatch):
+    commit, robbed = ShardWriter.commit, []
+
+    def robbed_once(self, device):
+        if not robbed:  # a worker elsewhere took the shard, began it anew, and died
+            robbed.append(self._shard.name)
+            (tmp_path / "out" / "leases" / f"{robbed[0]}.1").write_text('{"host": "elsewhere"}')
+            [unfinished] = (tmp_path / "out" / "data").glob(f".tmp-{robbed[0]}*")
+            unfinished.unlink()
+        commit(self, device)
+
+    monkeypatch.setattr(ShardWriter, "commit", robbed_once)
+    run(model, source, tmp_path / "out", lease_timeout=0.3, worker_index=1, num_workers=2)
+    assert robbed
+    assert hashes(tmp_path / "out") == hashes(tokens)
+    assert not list((tmp_path / "out" / "data").glob(".tmp-*"))
+
+
+def test_a_folder_that_is_taken_away_stops_the_extraction(model, source, tmp_path, monkeypatch):
+    commit = ShardWriter.commit
+
+    def without_folder(self, device):
+        shutil.rmtree(tmp_path / "out")
+        commit(self, device)
+
+    monkeypatch.setattr(ShardWriter, "commit", without_folder)
+    with pytest.raises(FileNotFoundError):
+        run(model, source, tmp_path / "out")
 
 
 def test_a_finished_extraction_mends_what_is_missing_or_was_cut(tokens, model, source, tmp_path):

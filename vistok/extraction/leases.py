@@ -2,8 +2,8 @@
 
 A lease is a file that one worker alone can make, `NAME.0`. Whoever finds its holder dead makes `NAME.1`, and
 holds it then: of several finders, one succeeds, also on network file systems, whose locks are not to be
-trusted. A holder is dead when its process is gone, on this machine, or when its file was not touched for a
-while. That while is measured on the finder's own clock, so that clocks may differ.
+trusted. A holder is dead when its process is gone, on this machine and in this container, or when its file
+was not touched for a while. That while is measured on the finder's own clock, so that clocks may differ.
 
 A worker that was only asleep may so lose a lease and not know it. That costs the work on one shard and no
 more: what both write is the same, and each file appears by a rename.
@@ -45,8 +45,7 @@ class Leases:
         self._seen: dict[Path, tuple[int, float]] = {}  # lease -> its time, and when we first saw that
         self._stop = threading.Event()
         pid = os.getpid()
-        owner = {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "started": _started(pid)}
-        self._owner = json.dumps(owner).encode()
+        self._owner = json.dumps({**_place(), "pid": pid, "started": _started(pid)}).encode()
 
     def __enter__(self) -> "Leases":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,19 +84,13 @@ class Leases:
             if int(path.suffix[1:]) <= int(mine.suffix[1:]):
                 path.unlink(missing_ok=True)
 
-    def holder(self, name: str) -> str:
-        """Who holds a lease, for messages."""
-        generations = self._generations(name)
-        owner = _read_owner(generations[-1]) if generations else None
-        return f"process {owner['pid']} on {owner['host']}" if owner else "another worker"
-
     def _generations(self, name: str) -> list[Path]:
         return sorted(self.folder.glob(f"{name}.*"), key=lambda path: int(path.suffix[1:]))
 
     def _is_dead(self, lease: Path) -> bool:
         owner = _read_owner(lease)
-        boot = _boot()
-        if owner and boot is not None and (owner["host"], owner["boot"]) == (socket.gethostname(), boot):
+        place = _place()
+        if owner and None not in place.values() and place == {name: owner.get(name) for name in place}:
             return _started(owner["pid"]) != owner["started"]
         try:
             touched = lease.stat().st_mtime_ns
@@ -125,12 +118,14 @@ def _read_owner(lease: Path) -> dict | None:
         return None
 
 
-def _boot() -> str | None:
-    """What names this start of this machine, None where the system does not tell."""
+def _place() -> dict[str, str | None]:
+    """Where process numbers are ours: machine, its start, namespace (a container's); None: nobody tells."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        pids = os.readlink("/proc/self/ns/pid")
     except OSError:
-        return None
+        boot = pids = None
+    return {"host": socket.gethostname(), "boot": boot, "pids": pids}
 
 
 def _started(pid: int) -> str | None:

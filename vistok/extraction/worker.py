@@ -18,7 +18,7 @@ from ..data import Source
 from .batches import Batches
 from .encoding import TokenEncoder
 from .leases import Leases
-from .plan import Plan, Shard
+from .plan import PLAN, Plan, Shard
 from .rows import RowReader, decode_row, refuse
 from .shard_reading import is_done
 from .shards import ShardWriter, TokenRow
@@ -119,9 +119,11 @@ class Worker:
         try:
             writer.commit(self._encoder.device)
         except FileNotFoundError:
-            # Our lease was taken while this machine slept, and with it the unfinished file.
-            if not is_done(self._folder, self._plan, shard):
+            # Our lease was taken while this machine slept, and with it the unfinished file. Whoever took it
+            # writes the same; if not, the shard is still missing when we look again.
+            if not (self._folder / PLAN).exists():
                 raise
+            writer.abort()
         writes.open.remove(writer)
         self._leases.release(shard.name)
 
