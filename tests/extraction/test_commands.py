@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vistok.cli import main
@@ -55,6 +57,10 @@ def test_damage_is_listed_and_the_status_is_1(extracted, capsys):
         (["extract", "--buckets", "256"], "buckets must be HEIGHTxWIDTH, such as 256x256, got '256'"),
         (["extract", "--views", "ten_crop", "--buckets", "8x8"], "not ten_crop"),
         (["extract", "--keep_columns", "url"], "has no column 'url'"),
+        (["extract", "--buckets", "8x8", "--crop", "adm_crop"], "--crop says nothing beside --buckets"),
+        (["extract", "--crop_range", "1.2"], "--crop_range says nothing without --views ten_crop"),
+        (["extract", "--resolution", "0"], "resolution must be at least 1 pixel, got 0"),
+        (["extract", "--device", "nowhere"], "--device nowhere: "),
         (["extract", "--worker_index", "3", "--num_workers", "2"], "below num_workers 2, got 3"),
     ],
 )
@@ -75,6 +81,28 @@ def test_a_mistake_is_one_line(words, said, model, pictures, tmp_path, monkeypat
     assert len(lines) == 1
     assert said in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_verify_reads_the_configuration_and_the_column_of_the_plan(model, jpegs, tmp_path, capsys):
+    for name, files in (("a", jpegs[:20]), ("b", jpegs[20:40])):
+        column = [{"bytes": data, "path": None} for data in files]
+        other = [{"bytes": data, "path": None} for data in jpegs[40:60]]
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        pq.write_table(
+            pa.table({"image": column, "other": other}), tmp_path / "pictures" / name / "train-0.parquet"
+        )
+    (tmp_path / "pictures" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: a\n  data_files: a/train-0.parquet\n"
+        "- config_name: b\n  data_files: b/train-0.parquet\n---\n"
+    )
+    words = ["--dataset_name", str(tmp_path / "pictures"), "--dataset_config_name", "b"]
+    words += ["--image_column", "other", "--output_dir", str(tmp_path / "out")]
+    assert main(["extract", "--model", model.name_or_path, *words, "--batch_size", "8"]) == 0
+    assert main(["verify", str(tmp_path / "out"), "--samples", "20"]) == 0
+    assert "tokens encoded again: 0 differ" in capsys.readouterr().out
+    words[words.index("b")] = "a"
+    assert main(["extract", "--model", model.name_or_path, *words, "--batch_size", "8"]) == 1
+    assert 'dataset.config_name was "b", now it is "a"' in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_moved_is_said(extracted, capsys, monkeypatch):

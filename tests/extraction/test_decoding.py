@@ -74,6 +74,9 @@ def test_what_is_wrong_leaves_nothing(tokens, model, tmp_path):
         decode_tokens(tokens, tiny(levels=[8, 5, 5, 4]), tmp_path / "out")
     with pytest.raises(ValueError, match="format must be one of png, npz"):
         decode_tokens(tokens, model, tmp_path / "out", format="gif")
+    for wrong in ({"limit": -1}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            decode_tokens(tokens, model, tmp_path / "out", **wrong)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "there.npz").touch()
     with pytest.raises(ValueError, match="is there already"):

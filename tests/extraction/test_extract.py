@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -239,7 +238,7 @@ def test_a_folder_that_is_taken_away_stops_the_extraction(model, source, tmp_pat
     commit = ShardWriter.commit
 
     def without_folder(self, device):
-        shutil.rmtree(tmp_path / "out")
+        (tmp_path / "out").rename(tmp_path / "elsewhere")
         commit(self, device)
 
     monkeypatch.setattr(ShardWriter, "commit", without_folder)
@@ -320,11 +319,19 @@ def test_bfloat16_says_how_many_tokens_it_changes(model, source, tmp_path, jpegs
         ({"token_order": "random"}, "token_order must be one of"),
         ({"worker_index": 2, "num_workers": 2}, "below num_workers 2, got 2"),
         ({"views": Views(18)}, "nearest that fit"),
+        ({"decode_threads": -2}, "decode_threads must be at least 1, got -2"),
     ],
 )
 def test_a_wrong_argument_is_named_before_anything_is_written(model, source, tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         run(model, source, tmp_path / "out", **options)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_column_of_our_own_name_is_refused_before_anything_is_written(model, pictures, tmp_path):
+    source = open_dataset(str(pictures), split="train", keep_columns=["label"], memory_budget=0)
+    with pytest.raises(ValueError, match="keep_columns: 'label' is a column of vistok's own"):
+        run(model, source, tmp_path / "out")
     assert not list(tmp_path.rglob("*"))
 
 

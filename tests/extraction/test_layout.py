@@ -12,6 +12,7 @@ from vistok.extraction.layout import (
     split_tokens,
     unflatten_tokens,
 )
+from vistok.quantizers import LFQ
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,21 @@ def test_open_magvit2s_order():
     factors = split_tokens((signs * places).sum(1), (6, 12))
     assert torch.equal(factors[:, 0], (signs[:, :6] * places[:6]).sum(1))
     assert torch.equal(factors[:, 1], (signs[:, 6:] * places[:12]).sum(1))
+
+
+@pytest.mark.parametrize("bit_order", ["lsb", "msb"])
+def test_factors_are_the_tokens_of_the_channels_in_their_order(bit_order):
+    latents = torch.randn(50, 18, 1, 1)
+    tokens = LFQ(18, bit_order=bit_order).eval()(latents).tokens.flatten()
+    first, last = (
+        LFQ(width, bit_order=bit_order).eval()(part).tokens.flatten()
+        for width, part in ((6, latents[:, :6]), (12, latents[:, 6:]))
+    )
+    factors = split_tokens(tokens, (6, 12), bit_order)
+    assert torch.equal(factors, torch.stack([first, last], dim=1))
+    assert torch.equal(merge_tokens(factors, (6, 12), bit_order), tokens)
+    with pytest.raises(ValueError, match="bit_order must be one of lsb, msb, got 'big'"):
+        split_tokens(tokens, (6, 12), "big")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,14 @@ def test_all_differences_are_listed():
     ]  # fmt: skip
 
 
+def test_of_long_values_the_difference_is_shown():
+    files = [f"train-{number:05d}.parquet" for number in range(100)]
+    [said] = differences({"files": files}, {"files": [*files[:70], "other.parquet", *files[71:]]})
+    assert '"train-00070.parquet"' in said.partition("now it is")[0]
+    assert '"other.parquet"' in said.partition("now it is")[2]
+    assert len(said) < 300
+
+
 def test_a_damaged_or_newer_plan_is_refused(values, tmp_path):
     plan = publish_plan(tmp_path, values)
     for damage in (lambda data: data[:-40], lambda data: data.replace(b'"dataset"', b'"dabaset"')):
@@ -104,6 +112,7 @@ def test_another_setting_is_another_configuration():
     a, b = (describe_tokenizer(tiny(bound=bound), "x", views) for bound in ("tan", "atanh"))
     assert a["weights_sha256"] == b["weights_sha256"]
     assert a["config_sha256"] != b["config_sha256"]
+    assert differences(a["config"], b["config"]) == ['bound was "tan", now it is "atanh"']
 
 
 def test_the_photographs_inside_scikit_image_have_a_plan(model):

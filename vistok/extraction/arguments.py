@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..messages import one_line
 from .decoding import FORMATS
-from .encoding import DTYPES
+from .encoding import DTYPES, PROBED
 from .exporters import LAYOUTS
 from .layout import TOKEN_ORDERS
 from .verify import SAMPLES
@@ -16,6 +17,7 @@ from .views import FIXED_CROPS, VIEWS
 if TYPE_CHECKING:
     from ..data import Source
     from ..modeling import VQModelHF
+    from .views import Views
 
 
 def add_extract_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +37,9 @@ def add_extract_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop",
         choices=FIXED_CROPS,
-        default=FIXED_CROPS[0],
         help=f"how a picture becomes a square (default: {FIXED_CROPS[0]}, as LlamaGen and RAR)",
     )
-    parser.add_argument(
-        "--crop_range", type=float, default=1.1, help="side of the square of ten crops (default: 1.1)"
-    )
+    parser.add_argument("--crop_range", type=float, help="side of the square of ten crops (default: 1.1)")
     parser.add_argument("--resolution", type=int, help="height and width in pixels; by default the model's")
     parser.add_argument(
         "--buckets", nargs="+", metavar="HxW", help="several shapes, each picture in the nearest: 256x256 ..."
@@ -98,9 +97,8 @@ def add_decode_flags(parser: argparse.ArgumentParser) -> None:
 def run_extract(flags: argparse.Namespace) -> Iterator[str]:
     """Extracts; yields the lines to show."""
     from .extract import extract
-    from .views import Views
+    from .plan import Plan
 
-    buckets = tuple(_size(text) for text in flags.buckets or ())
     model = _model(flags.model, flags.device, flags.model_revision)
     # `accelerate launch` and torchrun say which process this is; nothing is sent between processes.
     index = int(os.environ.get("RANK", 0)) if flags.worker_index is None else flags.worker_index
@@ -109,9 +107,7 @@ def run_extract(flags: argparse.Namespace) -> Iterator[str]:
         model,
         _source(flags, flags.dataset_name, flags.split, flags.keep_columns),
         flags.output_dir,
-        views=Views(
-            flags.resolution or model.config.image_size, flags.views, flags.crop, flags.crop_range, buckets
-        ),
+        views=_views(flags, model.config.image_size),
         batch_size=flags.batch_size,
         dtype=flags.dtype,
         token_order=flags.token_order,
@@ -122,10 +118,9 @@ def run_extract(flags: argparse.Namespace) -> Iterator[str]:
         decode_threads=flags.decode_threads,
     )
     if flags.dtype != "fp32":
-        from .plan import Plan
-
         share = Plan.read(flags.output_dir).values["numerics"]["share_differing_from_float32"]
-        yield f"{share:.2%} of the tokens differ from those of fp32, by the first 1,000 pictures"
+        pictures = min(PROBED, manifest["pictures"])
+        yield f"{share:.2%} of the tokens differ from those of fp32, by the first {pictures:,} pictures"
     for reason, pictures in manifest["unreadable"].items():
         yield f"Unreadable, {reason}: {pictures:,} pictures, which have a place and no tokens"
     yield (
@@ -143,6 +138,8 @@ def run_verify(flags: argparse.Namespace) -> Iterator[str]:
     from .plan import Plan
     from .verify import verify
 
+    if flags.samples < 0:
+        raise ValueError(f"--samples must be at least 0, got {flags.samples}")
     plan = Plan.read(flags.tokens)
     model = source = None
     if flags.samples:
@@ -152,7 +149,10 @@ def run_verify(flags: argparse.Namespace) -> Iterator[str]:
                 flags.model or named["name"], flags.device, None if flags.model else named["revision"]
             )
             dataset = plan.values["dataset"]
-            flags.dataset_revision = flags.dataset_revision or dataset["revision"]
+            for name in ("revision", "config_name", "image_column"):  # as they were, where nothing is said
+                flag = name if name == "image_column" else f"dataset_{name}"
+                if getattr(flags, flag) is None:
+                    setattr(flags, flag, dataset[name])
             name = flags.dataset_name or dataset["name"]
             source = _source(flags, name, dataset["split"], dataset["keep_columns"])
         except (ValueError, OSError) as error:
@@ -223,6 +223,24 @@ def _source(flags: argparse.Namespace, name: str, split: str, keep_columns: list
     )
 
 
+def _views(flags: argparse.Namespace, image_size: int) -> "Views":
+    """The views; a flag that would do nothing beside another is refused."""
+    from .views import Views
+
+    asked = {
+        name: getattr(flags, name)
+        for name in ("resolution", "crop", "crop_range")
+        if getattr(flags, name) is not None
+    }
+    idle = [name for name in ("resolution", "crop") if flags.buckets and name in asked]
+    if idle:
+        raise ValueError(f"--{idle[0]} says nothing beside --buckets, which are cut at the centre")
+    if "crop_range" in asked and flags.views != "ten_crop":
+        raise ValueError("--crop_range says nothing without --views ten_crop")
+    buckets = tuple(_size(text) for text in flags.buckets or ())
+    return Views(**{"resolution": image_size, **asked}, kind=flags.views, buckets=buckets)
+
+
 def _model(name: str, device: str | None, revision: str | None = None) -> "VQModelHF":
     import torch
 
@@ -231,6 +249,10 @@ def _model(name: str, device: str | None, revision: str | None = None) -> "VQMod
     if device is None:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = f"{found.type}:{os.environ.get('LOCAL_RANK', 0)}" if found else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
+        raise ValueError(f"--device {device}: {one_line(error, 200)}") from error
     revision_of = {} if revision is None else {"revision": revision}
     return VQModelHF.from_pretrained(name, dtype=torch.float32, **revision_of).to(device).eval()
 

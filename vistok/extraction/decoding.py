@@ -48,6 +48,9 @@ def decode_tokens(
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    for name, value in (("batch_size", batch_size), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     final = Path(output)
     if final.exists() and not (format == "png" and final.is_dir() and not any(final.iterdir())):
         raise ValueError(f"{final} is there already: delete it, or choose another")

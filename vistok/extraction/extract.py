@@ -21,6 +21,7 @@ from .manifest import END, LEASES, IncompleteError, describe_shards, finish, lef
 from .plan import PLAN, Plan, Shard, make_plan, publish_plan
 from .rows import RowReader, decode_row
 from .shard_reading import ShardError, is_done
+from .shards import check_columns
 from .views import Views
 from .worker import Worker
 
@@ -99,6 +100,9 @@ def extract(
         raise ValueError(
             f"worker_index must be at least 0 and below num_workers {num_workers}, got {worker_index}"
         )
+    if decode_threads is not None and decode_threads < 1:
+        raise ValueError(f"decode_threads must be at least 1, got {decode_threads}")
+    check_columns(source.keep_types)
     threads = decode_threads or min(16, os.cpu_count() or 1)
     with exact_arithmetic():
         encoder = TokenEncoder(model, batch_size, dtype, token_order)

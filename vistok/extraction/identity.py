@@ -54,6 +54,7 @@ def describe_tokenizer(model: VQModelHF, name: str, views: Views) -> dict[str, A
     return {
         "name": name,
         "revision": getattr(model.config, "_commit_hash", None),
+        "config": config,
         "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "weights_sha256": tensors_sha256(model),
         "model_type": model.config.model_type,

@@ -1,18 +1,19 @@
 """How the tokens of a picture lie in a row of a shard: the order of codebooks, the width of an integer.
 
 Also the factors of a large vocabulary: a token of 18 bits as one of 6 and one of 12 bits, as in Open-MAGVIT2
-(arXiv:2409.04410), whose first factor holds the lowest bits: those of the first channels.
+(arXiv:2409.04410), whose first factor is of the first channels.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 TokenOrder = Literal["place_major", "codebook_major"]
+BitOrder = Literal["lsb", "msb"]
 TOKEN_ORDERS = ("place_major", "codebook_major")
 
 
@@ -79,12 +80,15 @@ def unflatten_tokens(
     return tokens.unflatten(1, (num_codebooks, *grid))
 
 
-def split_tokens(tokens: Tensor, bits: Sequence[int]) -> Tensor:
-    """Factors of tokens, the one of the lowest bits first, for a generator that predicts one after another.
+def split_tokens(tokens: Tensor, bits: Sequence[int], bit_order: BitOrder = "lsb") -> Tensor:
+    """Factors of tokens, that of the first channels first, for a generator that predicts one after another.
 
     Args:
         tokens: int `(...)` in `[0, 2^sum(bits))`.
         bits: The bits of each factor; `(6, 12)` is Open-MAGVIT2's for a vocabulary of 2^18.
+        bit_order: That of the tokenizer's configuration, which the plan of a folder of tokens holds:
+            `"lsb"`, as Open-MAGVIT2 has it, where the first channels are the lowest bits, `"msb"` where they
+            are the highest.
 
     Returns:
         int64 `(..., len(bits))`.
@@ -95,21 +99,24 @@ def split_tokens(tokens: Tensor, bits: Sequence[int]) -> Tensor:
     Example:
         >>> split_tokens(torch.tensor([5 + 7 * 64]), (6, 12)).tolist()
         [[5, 7]]
+        >>> split_tokens(torch.tensor([5 * 4096 + 7]), (6, 12), "msb").tolist()
+        [[5, 7]]
     """
     tokens = tokens.long()
     _check_factors(tokens, sum(bits), "tokens")
-    shifts = [sum(bits[:place]) for place in range(len(bits))]
+    shifts = _shifts(bits, bit_order)
     return torch.stack(
         [(tokens >> shift) & (2**width - 1) for shift, width in zip(shifts, bits, strict=True)], dim=-1
     )
 
 
-def merge_tokens(factors: Tensor, bits: Sequence[int]) -> Tensor:
+def merge_tokens(factors: Tensor, bits: Sequence[int], bit_order: BitOrder = "lsb") -> Tensor:
     """The inverse of `split_tokens`.
 
     Args:
         factors: int `(..., len(bits))`, each in `[0, 2^its bits)`.
         bits: The bits of each factor.
+        bit_order: As for `split_tokens`.
 
     Returns:
         int64 `(...)`.
@@ -124,11 +131,19 @@ def merge_tokens(factors: Tensor, bits: Sequence[int]) -> Tensor:
     if factors.shape[-1] != len(bits):
         raise ValueError(f"Expected {len(bits)} factors in the last dimension, got {tuple(factors.shape)}")
     tokens = torch.zeros(factors.shape[:-1], dtype=torch.long, device=factors.device)
-    for place, width in enumerate(bits):
+    for place, (shift, width) in enumerate(zip(_shifts(bits, bit_order), bits, strict=True)):
         factor = factors[..., place].long()
         _check_factors(factor, width, f"factor {place}")
-        tokens |= factor << sum(bits[:place])
+        tokens |= factor << shift
     return tokens
+
+
+def _shifts(bits: Sequence[int], bit_order: BitOrder) -> list[int]:
+    if bit_order not in get_args(BitOrder):
+        raise ValueError(f"bit_order must be one of {', '.join(get_args(BitOrder))}, got {bit_order!r}")
+    if bit_order == "lsb":
+        return [sum(bits[:place]) for place in range(len(bits))]
+    return [sum(bits[place + 1 :]) for place in range(len(bits))]
 
 
 def _check_factors(tokens: Tensor, bits: int, name: str) -> None:

@@ -7,6 +7,7 @@ every reader. Its SHA-256 is in each shard.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,9 @@ def make_plan(
         "dataset": {
             "name": source.name,
             "split": source.split,
+            "config_name": source.config_name,
             "revision": source.revision,
+            "image_column": source.image_column,
             "fingerprint": source.fingerprint,
             "label_names": source.label_names,
             "has_labels": source.has_labels,
@@ -192,11 +195,12 @@ def publish_plan(folder: Path, values: dict[str, Any]) -> Plan:
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two plans, a sentence each: the field and both values."""
-    return [
-        f"{'.'.join(field)} was {_short(before)}, now it is {_short(after)}"
-        for field, before, after in _fields(saved, now)
-        if before != after and field not in _NOT_COMPARED
-    ]
+    found = []
+    for field, before, after in _fields(saved, now):
+        if before != after and field not in _NOT_COMPARED:
+            was, is_ = _shortened(before, after)
+            found.append(f"{'.'.join(field)} was {was}, now it is {is_}")
+    return found
 
 
 _MISSING = object()
@@ -210,9 +214,14 @@ def _fields(saved: Any, now: Any, field: tuple[str, ...] = ()) -> Iterator[tuple
         yield field, saved, now
 
 
-def _short(value: Any) -> str:
-    text = "not there" if value is _MISSING else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+def _shortened(*values: Any) -> list[str]:
+    """Two values as text, of long ones what lies around the first difference."""
+    texts = ["not there" if value is _MISSING else json.dumps(value, ensure_ascii=False) for value in values]
+    begin = max(0, len(os.path.commonprefix(texts)) - 40) if max(map(len, texts)) > 100 else 0
+    return [
+        f"{'...' if begin else ''}{text[begin : begin + 100]}{'...' if len(text) > begin + 100 else ''}"
+        for text in texts
+    ]
 
 
 def _shards(values: dict[str, Any]) -> Iterator[Shard]:

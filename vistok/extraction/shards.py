@@ -8,6 +8,7 @@ record is not there does not exist.
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ STATUSES = (
     "too_small", "aspect", "mode_F", "mode_I", "unsupported",
 )  # fmt: skip
 METADATA_KEY = b"vistok"
+_OWN_COLUMNS = (
+    "file", "row", "key", "sha256", "label", "view", "status", "height", "width", "tokens"
+)  # fmt: skip
 
 
 @dataclass
@@ -123,6 +127,17 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
 
+def check_columns(names: Iterable[str]) -> None:
+    """Refuses columns to keep that would take the place of vistok's own.
+
+    Raises:
+        ValueError: One would.
+    """
+    taken = [name for name in names if name in _OWN_COLUMNS]
+    if taken:
+        raise ValueError(f"keep_columns: {taken[0]!r} is a column of vistok's own; leave it out")
+
+
 def as_json(values: dict[str, Any]) -> bytes:
     """Plain values in the one form in which records are written."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
@@ -169,9 +184,6 @@ def _schema(plan: Plan, shard: Shard, keep_types: "dict[str, pa.DataType]") -> "
         fields |= {"height": pa.uint16(), "width": pa.uint16(), "tokens": pa.list_(token)}
     else:
         fields["tokens"] = pa.list_(token, plan.tokens_per_view)
-    taken = [name for name in keep_types if name in fields]
-    if taken:
-        raise ValueError(f"keep_columns: {taken[0]!r} is a column of vistok's own; leave it out")
     metadata = {METADATA_KEY: json.dumps(metadata_of(plan, shard))}
     return pa.schema([*fields.items(), *keep_types.items()], metadata=metadata)
 

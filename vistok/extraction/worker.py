@@ -63,7 +63,7 @@ class Worker:
             DatasetError: A picture or a file cannot be read.
             ValueError: A latent is not finite.
         """
-        window = 2 * self._threads + 2 * self._encoder.batch_size
+        window = 2 * self._threads + -(-2 * self._encoder.batch_size // len(self._plan.views.names))
         with (
             ThreadPoolExecutor(self._threads) as decoding,
             ThreadPoolExecutor(1) as writing,
