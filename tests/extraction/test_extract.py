@@ -1,5 +1,6 @@
 """What an extraction writes: the right tokens of the right pictures, whatever is read, skipped or resumed."""
 
+import errno
 import hashlib
 import io
 import json
@@ -338,6 +339,16 @@ def test_a_column_of_our_own_name_is_refused_before_anything_is_written(model, p
 def test_a_model_in_half_precision_is_refused(source, tmp_path):
     with pytest.raises(ValueError, match="load it with dtype=torch.float32"):
         run(tiny().to(torch.bfloat16), source, tmp_path / "out")
+
+
+def test_a_full_disk_is_named_with_its_folder_and_room(model, source, tmp_path, monkeypatch):
+    def full(self, rows):
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")  # as pyarrow says it
+
+    monkeypatch.setattr(ShardWriter, "write", full)
+    with pytest.raises(OSError, match=r"No space left on device \(.* MB are free\).*out"):
+        run(model, source, tmp_path / "out")
+    assert not list((tmp_path / "out" / "data").iterdir())
 
 
 def test_a_full_disk_leaves_whole_shards_only(model, pictures, tmp_path, tokens):

@@ -123,19 +123,21 @@ def extract(
         )
         with Leases(folder / LEASES, lease_timeout) as leases, _bar(plan, folder, progress) as bar:
             worker = Worker(folder, plan, source, encoder, leases, on_error, threads, bar)
-            return _until_finished(
-                folder, plan, worker, leases, worker_index * len(plan.shards) // num_workers
-            )
+            first = worker_index * len(plan.shards) // num_workers
+            return _until_finished(folder, plan, worker, leases, first, bar)
 
 
-def _until_finished(folder: Path, plan: Plan, worker: Worker, leases: Leases, first: int) -> dict[str, Any]:
+def _until_finished(
+    folder: Path, plan: Plan, worker: Worker, leases: Leases, first: int, bar: tqdm
+) -> dict[str, Any]:
     in_turn = plan.shards[first:] + plan.shards[:first]
     while True:
         missing = [shard for shard in in_turn if not is_done(folder, plan, shard)]
         if missing:
             worker.extract(missing)
             if not all(is_done(folder, plan, shard) for shard in missing):
-                time.sleep(POLL)  # others have them
+                bar.set_postfix_str("waiting for other workers")
+                time.sleep(POLL)
             continue
         manifest = _finished(folder, plan)
         if manifest is not None and (folder / CARD).exists() and not leftovers(folder):

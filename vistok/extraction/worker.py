@@ -5,6 +5,8 @@ not reach over blocks; in them every picture has its place, whether it can be re
 of a picture depend on nothing but the plan.
 """
 
+import errno
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..data import Source
+from ..files import free_space
 from .batches import Batches
 from .encoding import TokenEncoder
 from .leases import Leases
@@ -73,8 +76,11 @@ class Worker:
             try:
                 self._go_through(rows, writes)
                 writes.wait()
-            except BaseException:
+            except BaseException as error:
                 writes.abort()
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which names no file
+                    text = f"{os.strerror(errno.ENOSPC)} ({free_space(self._folder)} are free)"
+                    raise OSError(errno.ENOSPC, text, str(self._folder)) from error
                 raise
 
     def _rows(
