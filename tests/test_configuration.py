@@ -213,6 +213,13 @@ def test_a_field_of_a_newer_version_says_which_version_is_needed(tmp_path):
     assert VisualTokenizerConfig.from_pretrained(folder) == FSQConfig()
 
 
+def test_whole_numbers_are_numbers():
+    config = FSQConfig(image_mean=[0, 0, 0], image_std=[1, 1, 1], network=SMALL)
+    assert FSQConfig.from_dict(config.to_dict()).image_std == [1, 1, 1]
+    with pytest.raises(ValueError, match="image_mean"):
+        FSQConfig(image_mean=[True, 0, 0])
+
+
 def test_the_file_holds_the_fields_and_nothing_else(tmp_path):
     FSQConfig(levels=[8, 5, 5, 5], image_size=64, network=SMALL).save_pretrained(tmp_path)
     file = json.loads((tmp_path / "config.json").read_text())

@@ -311,8 +311,12 @@ class VisualTokenizerConfig(_StrictConfig):
     codebook_layout: Literal["product", "residual"] = "product"
     shared_codebook: bool = False
     quantizer_dropout: float = number(0.0, at_least=0, at_most=1)
-    image_mean: list[float] | tuple[float, ...] = validated_field(_check_channels, default=(0.5, 0.5, 0.5))
-    image_std: list[float] | tuple[float, ...] = validated_field(_check_positive, default=(0.5, 0.5, 0.5))
+    image_mean: list[float | int] | tuple[float | int, ...] = validated_field(
+        _check_channels, default=(0.5, 0.5, 0.5)
+    )
+    image_std: list[float | int] | tuple[float | int, ...] = validated_field(
+        _check_positive, default=(0.5, 0.5, 0.5)
+    )
     network: dict | PreTrainedConfig | None = None
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any):

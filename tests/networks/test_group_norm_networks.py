@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistok import LFQConfig, MAGVIT2Config, MaskGITConfig, NetworkConfig, VQModelHF
+from vistok import LFQConfig, MAGVIT2Config, MaskGITConfig, NetworkConfig, VQGANConfig, VQModelHF
 
 SMALL = {"hidden_channels": 32, "channel_multipliers": [1, 2], "num_res_blocks": 1}
 NETWORKS = [
@@ -47,6 +47,21 @@ def test_checkpointed_gradients_are_equal_and_blocks_run_twice(network: NetworkC
     for (name, one), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         assert one.grad is not None, name
         assert torch.equal(one.grad, other.grad), name
+
+
+@pytest.mark.parametrize(
+    "network",
+    [*NETWORKS[1:3], VQGANConfig(**SMALL, attention_levels=[])],
+    ids=["MAGVIT2", "MaskGIT", "VQGAN"],
+)
+def test_features_of_the_middle_are_never_overwritten(network: NetworkConfig):
+    model = small(network)
+    seen = []
+    model.encoder.middle.register_forward_hook(lambda module, args, out: seen.append((out, out.clone())))
+    with torch.no_grad():
+        model.encode(pictures())
+    [(features, before)] = seen
+    assert torch.equal(features, before)
 
 
 @over_networks

@@ -48,6 +48,8 @@ def silu(x: Tensor) -> Tensor:
 def silu_of_norm_(norm: GroupNorm, x: Tensor) -> Tensor:
     """SiLU of the normalized input, which may be overwritten: give it a tensor that nobody else reads.
 
+    A forward hook that keeps such a tensor must copy it; outputs of `encoder.middle` are never overwritten.
+
     On a CPU, a new tensor of a large grid costs more than the arithmetic: its pages are mapped one by one.
 
     Args:

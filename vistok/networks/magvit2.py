@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..configuration import NetworkConfig, number, numbers
 from .base import Decoder, Encoder
-from .layers import GROUPS, GroupNorm, ResidualBlock, check_widths, residual_stage, silu_of_norm_
+from .layers import GROUPS, GroupNorm, ResidualBlock, check_widths, residual_stage, silu, silu_of_norm_
 
 EPSILON = 1e-6
 
@@ -138,7 +138,7 @@ class MAGVIT2Encoder(Encoder):
             x = level(x)
             if place < len(self.downsamples):
                 x = self.downsamples[place](x)
-        return silu_of_norm_(self.norm_out, self.middle(x))
+        return silu(self.norm_out(self.middle(x)))
 
 
 class MAGVIT2Decoder(Decoder):

@@ -110,7 +110,7 @@ class MaskGITEncoder(Encoder):
             x = level(x)
             if place < len(self.downsamples):
                 x = self.downsamples[place](x)
-        return silu_of_norm_(self.norm_out, self.middle(x))
+        return silu(self.norm_out(self.middle(x)))
 
 
 class MaskGITDecoder(Decoder):

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from ..configuration import NetworkConfig, number, numbers
 from .base import Decoder, Encoder
-from .layers import Attention, Downsample, GroupNorm, ResidualBlock, Upsample, check_widths, silu_of_norm_
+from .layers import (
+    Attention,
+    Downsample,
+    GroupNorm,
+    ResidualBlock,
+    Upsample,
+    check_widths,
+    silu,
+    silu_of_norm_,
+)
 
 
 class VQGANConfig(NetworkConfig):
@@ -127,7 +136,7 @@ class VQGANEncoder(Encoder):
             x = level(x)
             if place < len(self.downsamples):
                 x = self.downsamples[place](x)
-        return self.conv_out(silu_of_norm_(self.norm_out, self.middle(x)))
+        return self.conv_out(silu(self.norm_out(self.middle(x))))
 
 
 class VQGANDecoder(Decoder):
