@@ -222,3 +222,9 @@ def test_the_loss_is_that_of_each_token_given_those_before(tokens):
     losses = train_ar.loss_of(Counting(), 12, labels, wrong, reduction="none")
     assert losses.shape == (2, 6)
     assert (losses > 1).nonzero().tolist() == [[0, 5]]
+
+
+def test_the_figures_are_of_the_commands_that_the_readme_shows():
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/results.md")]
+    shown = [re.findall(r"```bash\n([^`]*scripts/train_ar\.py[^`]*)```", page) for page in pages]
+    assert shown[0] == shown[1] and len(shown[0]) == 1
