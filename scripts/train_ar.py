@@ -11,6 +11,7 @@ by row, as in LlamaGen (arXiv:2406.06525). Everything here is public: copy it an
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -32,16 +33,13 @@ def main() -> None:
     """Trains, validates, samples and writes it all down."""
     flags = parse()
     accelerator = Accelerator(mixed_precision=flags.mixed_precision)
+    try:
+        tokenizer = open_tokenizer(flags)
+        training, validation = open_tokens(flags, tokenizer, accelerator.num_processes)
+    except (ValueError, OSError) as error:
+        sys.exit(f"train_ar.py: {' '.join(str(error).split())}")
     set_seed(flags.seed)
-    training, validation = load_tokens(flags.tokens), load_tokens(flags.validation_tokens)
-    if (
-        training.plan.values["tokenizer"]["weights_sha256"]
-        != validation.plan.values["tokenizer"]["weights_sha256"]
-    ):
-        raise ValueError("The training and the validation tokens are of different tokenizers")
-    if training.labels is None:
-        raise ValueError(f"{flags.tokens} has no labels: this model is class-conditional")
-    names = training.label_names or [str(label) for label in range(training.labels.max() + 1)]
+    names = class_names(training)
     entries, classes = training.codebook_size, len(names)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -112,16 +110,78 @@ def main() -> None:
         folder = Path(flags.output_dir)
         generator = accelerator.unwrap_model(model)
         generator.save_pretrained(folder)
-        tokenizer = VQModelHF.from_pretrained(flags.tokenizer or training.plan.values["tokenizer"]["name"])
         draw = torch.Generator().manual_seed(flags.seed)
         labels = torch.randperm(classes, generator=draw)[: flags.num_classes].repeat_interleave(
             flags.per_class
         )
         tokens = sample(generator, entries, labels.to(accelerator.device), validation, flags)
-        sheet(tokens, validation, tokenizer.eval(), flags.per_class).save(folder / "samples.png")
+        sheet(tokens, validation, tokenizer, flags.per_class).save(folder / "samples.png")
         results["classes_of_the_sheet"] = [names[i] for i in labels[:: flags.per_class]]
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         print(json.dumps(results, indent=2))
+
+
+def open_tokenizer(flags: argparse.Namespace) -> VQModelHF:
+    """The tokenizer of the flags, or else the one that the plan of the training tokens names.
+
+    Raises:
+        ValueError: It is not there, or there are no tokens.
+    """
+    name, revision = flags.tokenizer, None
+    if name is None:
+        made = load_tokens(flags.tokens, streaming=True).plan.values["tokenizer"]  # reads no shard yet
+        name, revision = made["name"], made["revision"]
+    try:
+        return VQModelHF.from_pretrained(name, revision=revision or "main", dtype=torch.float32).eval()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"No tokenizer {name}: {error}; say with --tokenizer where it is") from error
+
+
+def open_tokens(
+    flags: argparse.Namespace, tokenizer: VQModelHF, num_processes: int
+) -> tuple[TokenDataset, TokenDataset]:
+    """The training and the validation tokens.
+
+    Raises:
+        ValueError: They are not of the tokenizer, not alike, or nothing that this model can be trained on.
+    """
+    folders = flags.tokens, flags.validation_tokens
+    training, validation = datasets = [load_tokens(folder, model=tokenizer) for folder in folders]
+    for folder, dataset in zip(folders, datasets, strict=True):
+        if dataset.plan.has_buckets:
+            raise ValueError(f"{folder} has pictures of several shapes: extract without --buckets")
+        if dataset.labels is None:
+            raise ValueError(f"{folder} has no rows with labels: this model is class-conditional")
+        if dataset.labels.min() < 0:
+            raise ValueError(f"{folder} has rows without a label (-1): extract pictures that all have one")
+        classes = len(class_names(training))
+        if dataset.labels.max() >= classes:
+            raise ValueError(
+                f"{folder} has the label {dataset.labels.max()}, the classes of {flags.tokens} are 0 to "
+                f"{classes - 1}: extract splits of the same classes"
+            )
+    names = [dataset.label_names for dataset in datasets]
+    if None not in names and names[0] != names[1]:
+        raise ValueError(
+            f"{' and '.join(folders)} have other label names: extract splits of the same classes"
+        )
+    for part, field in ("tokenizer", "grid"), ("tokens", "order"):
+        ours, theirs = (dataset.plan.values[part][field] for dataset in datasets)
+        if ours != theirs:
+            raise ValueError(
+                f"The tokens' {field} is {ours} in {folders[0]}, {theirs} in {folders[1]}: extract both alike"
+            )
+    if flags.train_batch_size * num_processes > len(training):
+        raise ValueError(
+            f"--train_batch_size must be at most {len(training) // num_processes}, a process' share of "
+            f"{flags.tokens}, got {flags.train_batch_size}"
+        )
+    return training, validation
+
+
+def class_names(dataset: TokenDataset) -> list[str]:
+    """The names of the classes, or else their numbers up to the highest label."""
+    return dataset.label_names or [str(label) for label in range(dataset.labels.max() + 1)]
 
 
 def collate(rows: list[dict]) -> dict[str, Tensor]:
@@ -207,7 +267,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num_classes", type=int, default=8, help="classes, a row of the sheet each")
     parser.add_argument("--per_class", type=int, default=8, help="pictures of a class")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.hidden_size < 64 or flags.hidden_size % 64:
+        parser.error(f"--hidden_size must be a multiple of 64, got {flags.hidden_size}")
+    for name in ("num_hidden_layers", "max_train_steps", "train_batch_size", "num_classes", "per_class"):
+        if getattr(flags, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(flags, name)}")
+    return flags
 
 
 if __name__ == "__main__":
