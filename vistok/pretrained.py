@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
-from transformers.utils import IMAGE_PROCESSOR_NAME
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
+from transformers.utils.hub import extract_commit_hash
 
 from .configuration import UnknownModelTypeError
 
@@ -32,7 +33,8 @@ class PreTrainedTokenizerModel(PreTrainedModel):
     ):
         """Loads a tokenizer from a folder or a Hub repository; see `PreTrainedModel.from_pretrained`.
 
-        Only safetensors files are read, and every weight must be there.
+        Only safetensors files are read, and every weight must be there. `config._commit_hash` is the commit
+        of the Hub that was loaded, None of a folder.
 
         Raises:
             ValueError: A weight is missing, left over, of another shape or not finite, a file is damaged, or
@@ -62,6 +64,7 @@ class PreTrainedTokenizerModel(PreTrainedModel):
             if model is None:
                 raise
             info = {kind: set() for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+            model.config._commit_hash = _commit(os.fspath(pretrained_model_name_or_path), kwargs)
             return (model, info) if output_loading_info else model
         info["not_finite_keys"] = {
             name
@@ -84,6 +87,7 @@ class PreTrainedTokenizerModel(PreTrainedModel):
                 f"{'; '.join(problems)}"
             )
         as_channels_last(model)
+        model.config._commit_hash = _commit(os.fspath(pretrained_model_name_or_path), kwargs)
         return (model, info) if output_loading_info else model
 
     def save_pretrained(
@@ -133,6 +137,15 @@ class PreTrainedTokenizerModel(PreTrainedModel):
                 if api.file_exists(repo_id, name, revision=kwargs.get("revision")):
                     (Path(folder) / name).unlink(missing_ok=True)
             return upload_tokenizer(Path(folder), repo_id, private=private, token=token, **kwargs)
+
+
+def _commit(name: str, kwargs: dict[str, Any]) -> str | None:
+    """The commit of a Hub repository that has just been loaded; transformers keeps it to itself."""
+    if os.path.isdir(name):
+        return None
+    config = os.path.join(kwargs.get("subfolder") or "", CONFIG_NAME)
+    path = try_to_load_from_cache(name, config, kwargs.get("cache_dir"), kwargs.get("revision"))
+    return extract_commit_hash(path, None) if isinstance(path, str) else None
 
 
 def _foreign(name: str, arguments: dict[str, Any]) -> PreTrainedModel | None:
