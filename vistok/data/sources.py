@@ -5,6 +5,7 @@ reads what when, and decodes. Rows stay encoded (JPEG, PNG ... bytes) until a wo
 because undecoded rows are 10 to 100 times smaller and skipping them costs nothing.
 """
 
+import gc
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -228,7 +229,7 @@ class ShardedSource(Source):
             return
         # `iter` and not `__iter__`: the latter would split the rows among torch's workers a second time.
         batches = self._stream.shard(self.num_shards, shard).iter(batch_size=ROWS_PER_READ)
-        count = 0
+        count, ended = 0, False
         try:
             for batch in batches:
                 labels = batch[self._label_column] if self._label_column else None
@@ -241,12 +242,19 @@ class ShardedSource(Source):
                         {name: batch[name][i] for name in self.keep_types} or None,
                     )
                     count += 1
+            ended = True
         except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
             where = self.files[shard] if self.files else f"shard {shard}"
             raise DatasetError(
                 f"cannot read {where} of dataset {self.name!r}: {one_line(error)}; "
                 "fetch or write that file again"
             ) from error
+        finally:
+            if not ended:
+                # Arrow would go on to read what nobody takes, through Python, and abort when that has ended
+                # (apache/arrow#45214): only a reader that is collected stops.
+                del batches
+                gc.collect()
         self._lengths_read[shard] = count
 
     def in_memory(self) -> TableSource:
