@@ -89,7 +89,7 @@ def _check_shard(folder: Path, plan: Plan, shard: Shard, found: Verification) ->
     record = read_record(folder, plan, shard)
     table = read_table(folder, plan, shard)
     path = shard_path(folder, shard)
-    payload = Payload()
+    payload = Payload(table.schema.names)
     payload.update(table)
     views = len(plan.views.names)
     rows = table["row"].to_numpy()
