@@ -15,7 +15,8 @@ from kept_columns import extract_with, rewrite
 from token_folders import SIDE, run, tiny, write_pictures
 
 from vistok.data import open_dataset
-from vistok.extraction import Views, verify
+from vistok.extraction import PlanError, Views, export, load_tokens, verify
+from vistok.extraction.card import push_tokens
 from vistok.extraction.payload import Payload
 from vistok.extraction.plan import Plan
 from vistok.extraction.shard_reading import is_done, read_record, read_table
@@ -193,6 +194,33 @@ def test_a_height_that_was_changed_knowingly_is_found(model, source, tmp_path):
     rewrite(tmp_path / "out", 0, table.set_column(place, "height", changed))
     [problem] = verify(tmp_path / "out").problems
     assert problem.endswith("its values are not as recorded")
+
+
+def test_a_plan_that_was_changed_is_said_once(copied, hub):
+    path = copied / "plan.json"
+    whole = path.read_bytes()
+    for before, after in ((b"adm_crop", b"adm_crip"), (b'"split": "train"', b'"split": "trein"')):
+        path.write_bytes(whole.replace(before, after, 1))
+        assert path.read_bytes() != whole
+        for use in (
+            verify,
+            load_tokens,
+            lambda tokens: export("jsonl", tokens, copied / "out"),
+            lambda tokens: push_tokens(tokens, "org/changed-plan"),
+        ):
+            with pytest.raises(PlanError, match="plan.json is not the plan that its shards were") as refused:
+                use(copied)
+            assert "delete" not in str(refused.value)
+    path.write_bytes(whole)
+    assert verify(copied).problems == []
+
+
+def test_a_record_of_another_plan_is_no_other_plan(copied):
+    path = sorted((copied / "data").glob("*.json"))[2]
+    record = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**record, "plan_id": "0" * 64}, indent=1) + "\n")
+    [problem] = verify(copied).problems
+    assert "train-00002-of-00006.json belongs to another plan" in problem
 
 
 def test_every_reason_has_a_status():

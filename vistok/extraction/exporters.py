@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..files import flush, temporary_beside
-from .manifest import describe_shards, read_manifest
-from .plan import Plan, PlanError
+from .manifest import open_complete
+from .plan import Plan
 from .shard_reading import read_table, token_array
 
 PICTURES_PER_TAR = 10_000
@@ -57,9 +57,7 @@ def export(
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     folder = Path(tokens)
-    plan = Plan.read(folder)
-    if read_manifest(folder, plan) != describe_shards(folder, plan):
-        raise PlanError(f"The manifest of {folder} lists other shards than are there; run the verification")
+    plan = open_complete(folder)
     if plan.has_buckets:
         raise ValueError("Pictures of several shapes cannot be exported: these layouts have one length")
     if layout != "webdataset" and not plan.values["dataset"]["has_labels"]:

@@ -13,7 +13,7 @@ from ..data import ShardedOrder
 from ..modeling import VQModelHF
 from .identity import describe_tokenizer
 from .layout import unflatten_tokens
-from .manifest import describe_shards, read_manifest
+from .manifest import open_complete
 from .plan import Plan, PlanError
 from .shard_reading import read_record, read_table
 
@@ -59,9 +59,7 @@ def load_tokens(
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(str(path), repo_type="dataset", revision=revision))
-    plan = Plan.read(folder)
-    if read_manifest(folder, plan) != describe_shards(folder, plan):
-        raise PlanError(f"The manifest of {folder} lists other shards than are there; fetch them again")
+    plan = open_complete(folder)
     if model is not None:
         check_tokenizer(plan, model)
     if streaming:
