@@ -5,8 +5,9 @@ import shutil
 import pytest
 import torch
 from huggingface_hub import DatasetCard
+from huggingface_hub.errors import OfflineModeIsEnabled
 
-from vistok.extraction import IncompleteError, load_tokens
+from vistok.extraction import IncompleteError, ShardError, load_tokens
 from vistok.extraction.card import push_tokens
 
 # httpx to huggingface_hub 2.4, about how it uploads large files.
@@ -32,6 +33,18 @@ def test_pushed_tokens_are_one_commit_and_come_back(hub, tokens):
     assert all(torch.equal(loaded[i]["tokens"], local[i]["tokens"]) for i in range(0, len(local), 9))
 
 
+def test_tokens_that_were_fetched_once_need_no_hub(hub, tokens, monkeypatch):
+    push_tokens(tokens, "org/fetched")
+    load_tokens("org/fetched")
+
+    def unplugged(*_, **__):
+        raise OfflineModeIsEnabled("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", unplugged)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unplugged)
+    assert len(load_tokens("org/fetched")) == 101
+
+
 def test_a_card_on_the_hub_is_left_alone(hub, tokens):
     for _ in range(2):
         push_tokens(tokens, "org/twice-tokens")
@@ -46,3 +59,28 @@ def test_what_is_not_complete_is_not_pushed(hub, tokens, tmp_path):
     with pytest.raises(IncompleteError):
         push_tokens(copied, "org/half")
     assert ("dataset", "org/half") not in hub.repos
+
+
+def flip_a_bit(shard):
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            flip_a_bit,
+            "1 of 6 shards are missing or not as recorded, the first is .*train-00003-of-00006.parquet",
+        ),
+        (lambda shard: shard.unlink(), "1 of 6 shards are missing or not as recorded"),
+        (lambda shard: shard.with_suffix(".json").unlink(), "train-00003-of-00006.json is missing"),
+    ],
+)
+def test_what_is_damaged_is_not_pushed(hub, tokens, tmp_path, harm, message):
+    copied = shutil.copytree(tokens, tmp_path / "copy")
+    harm(copied / "data" / "train-00003-of-00006.parquet")
+    with pytest.raises(ShardError, match=message):
+        push_tokens(copied, "org/damaged")
+    assert ("dataset", "org/damaged") not in hub.repos

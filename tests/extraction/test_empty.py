@@ -3,10 +3,12 @@
 import io
 import tarfile
 
+import pyarrow.parquet as pq
+import pytest
 from token_folders import run, write_pictures
 
-from vistok.data import open_dataset
-from vistok.extraction import load_tokens, verify
+from vistok.data import DatasetError, open_dataset
+from vistok.extraction import export, load_tokens, verify
 
 
 def test_a_shard_without_a_readable_picture(model, jpegs, tmp_path):
@@ -41,3 +43,21 @@ def test_a_tar_without_samples(model, jpegs, tmp_path):
     assert run(model, source, tmp_path / "out")["pictures_of_files"] == [4, 0]
     assert len(load_tokens(tmp_path / "out")) == 4
     assert verify(tmp_path / "out", model=model, source=source).problems == []
+
+
+@pytest.mark.parametrize("unreadable", [0, 3])
+def test_no_pictures_at_all(model, jpegs, tmp_path, unreadable):
+    path = tmp_path / "pictures" / "train.parquet"
+    write_pictures(path, [b"broken"] * unreadable or jpegs[:1])
+    pq.write_table(pq.read_table(path).slice(0, unreadable), path)
+    source = open_dataset(str(path.parent), split="train", memory_budget=0)
+    assert run(model, source, tmp_path / "out", on_error="skip")["pictures"] == unreadable
+    assert verify(tmp_path / "out").problems == []
+    dataset = load_tokens(tmp_path / "out")
+    assert len(dataset) == 0
+    assert dataset.labels.tolist() == []
+    with pytest.raises(IndexError):
+        dataset[0]
+    with pytest.raises(DatasetError, match="has no rows"):
+        next(iter(load_tokens(tmp_path / "out", streaming=True)))
+    assert export("jsonl", tmp_path / "out", tmp_path / "e", skip_unreadable=True)["pictures"] == 0

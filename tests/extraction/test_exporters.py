@@ -1,5 +1,6 @@
 """What other projects' readers make of the exports; their reading is transcribed from their sources."""
 
+import datetime
 import io
 import json
 import linecache
@@ -7,9 +8,11 @@ import os
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import load_dataset
+from kept_columns import extract_with
 from token_folders import SIDE, run, write_pictures
 
 from vistok.data import open_dataset
@@ -113,6 +116,75 @@ def test_webdataset(folders, tmp_path, monkeypatch):
         assert np.array_equal(np.array(row["npy"]), expected.numpy())
         assert int(row["cls"]) == i % 10
         assert row["json"] == {"key": f"{i:03d}.jpg"}
+
+
+def members(path: str) -> list[dict[str, bytes]]:
+    """The samples of a tar as webdataset groups them: by their names before the first dot."""
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            name, _, suffix = member.name.partition(".")
+            samples.setdefault(name, {})[suffix] = tar.extractfile(member).read()
+    return list(samples.values())
+
+
+def test_webdataset_has_the_columns_that_were_kept(model, jpegs, tmp_path):
+    captions = [None, "a dog", "", "\u72ac \U0001f415", *"efgh"]
+    added = [datetime.date(2026, 11, day) for day in range(1, 9)]
+    folder = extract_with(
+        model,
+        jpegs[:8],
+        tmp_path,
+        {
+            "caption": pa.array(captions),
+            "n": pa.array([2**60 + 1, None, *range(6)]),
+            "text": pa.array([[1, 2]] * 8),  # no captions, whatever its name
+            "added": pa.array(added),
+        },
+    )
+    path = export("webdataset", folder, tmp_path)["path"]
+    samples = members(f"{path}/000000.tar")
+    assert all(set(sample) == {"npy", "json", "txt", "cls"} for sample in samples)
+    assert [sample["txt"].decode() for sample in samples] == [caption or "" for caption in captions]
+    about = [json.loads(sample["json"]) for sample in samples]
+    assert [row["caption"] for row in about] == captions
+    assert [row["n"] for row in about] == [2**60 + 1, None, *range(6)]
+    assert about[2] == {
+        "key": "002.jpg",
+        "caption": "",
+        "n": 0,
+        "text": [1, 2],
+        "added": "2026-11-03",
+    }
+    rows = list(load_dataset("webdataset", data_files=f"{path}/*.tar", split="train", streaming=True))
+    assert [row["txt"] for row in rows] == [caption or "" for caption in captions]
+
+
+def test_without_captions_there_is_no_text(model, jpegs, tmp_path):
+    folder = extract_with(model, jpegs[:2], tmp_path, {"url": pa.array(["a", "b"])})
+    path = export("webdataset", folder, tmp_path)["path"]
+    samples = members(f"{path}/000000.tar")
+    assert [set(sample) for sample in samples] == [{"npy", "json", "cls"}] * 2
+    assert json.loads(samples[1]["json"]) == {"key": "001.jpg", "url": "b"}
+
+
+def test_bytes_do_not_go_into_json(model, jpegs, tmp_path):
+    folder = extract_with(model, jpegs[:2], tmp_path, {"mask": pa.array([b"a", b"b"])})
+    with pytest.raises(
+        ValueError, match=r"row 0 of train.parquet has a value of type bytes in a column that"
+    ):
+        export("webdataset", folder, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_picture_without_a_label_has_no_class(model, jpegs, tmp_path):
+    folder = extract_with(model, jpegs[:4], tmp_path, {"label": pa.array([3, 1, None, 2])})
+    for layout in ("llamagen", "jsonl"):
+        with pytest.raises(ValueError, match=r"row 2 of train.parquet has no label \(-1\)"):
+            export(layout, folder, tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+    path = export("webdataset", folder, tmp_path / "out")["path"]
+    assert [sample["cls"] for sample in members(f"{path}/000000.tar")] == [b"3", b"1", b"-1", b"2"]
 
 
 def test_pictures_without_tokens_stop_or_are_left_out(model, jpegs, tmp_path):

@@ -1,15 +1,22 @@
+import json
+import math
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import load_dataset
+from kept_columns import extract_with
 from token_folders import run, tiny
 from torch.utils.data import DataLoader
 
-from vistok.data import open_dataset
-from vistok.extraction import IncompleteError, PlanError, ShardError, load_tokens
+from vistok.data import DatasetError, open_dataset
+from vistok.extraction import IncompleteError, PlanError, ShardError, export, load_tokens
+from vistok.extraction.card import push_tokens
+from vistok.extraction.reader import _quick
 
 
 @pytest.fixture
@@ -41,6 +48,89 @@ def test_a_data_loader_takes_it(tokens):
     batches = list(DataLoader(load_tokens(tokens), batch_size=40))
     assert [tuple(batch["tokens"].shape) for batch in batches] == [(40, 16), (40, 16), (21, 16)]
     assert batches[1]["label"].tolist()[:3] == [0, 1, 2]
+
+
+def read(folder: Path, streaming: bool, count: int) -> list[dict]:
+    dataset = load_tokens(folder, streaming=streaming)
+    rows = list(islice(dataset, count)) if streaming else [dataset[i] for i in range(len(dataset))]
+    return sorted(rows, key=key)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_integers_with_a_null_are_exact(model, jpegs, tmp_path, streaming):
+    numbers = [2**60 + 1, None, 5] + [2**63 - 1 - row for row in range(9)]
+    folder = extract_with(model, jpegs[:12], tmp_path, {"n": pa.array(numbers, pa.int64())})
+    rows = read(folder, streaming, 12)
+    assert [row["n"] for row in rows] == numbers
+    assert [row["row"] for row in rows] == list(range(12))
+
+
+@pytest.fixture(scope="module")
+def with_nulls(model, jpegs, tmp_path_factory) -> Path:
+    """25 pictures in three shards; of the first ten every caption, score and name is null."""
+    rows = range(25)
+    return extract_with(
+        model,
+        jpegs[:25],
+        tmp_path_factory.mktemp("nulls"),
+        {
+            "image": pa.array(
+                [{"bytes": jpegs[row], "path": f"{row}.jpg" * (row > 9) or None} for row in rows]
+            ),
+            "caption": pa.array([None if row < 10 else f"picture {row}" for row in rows]),
+            "score": pa.array([None if row < 10 else row / 2 for row in rows]),
+            "number": pa.array(rows),
+        },
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_of_all_shards_have_the_same_keys(with_nulls, streaming):
+    rows = read(with_nulls, streaming, 25)
+    expected = {"tokens", "file", "row", "key", "label", "view", "caption", "score", "number"}
+    assert all(set(row) == expected for row in rows)
+    assert [row["caption"] for row in rows] == [""] * 10 + [f"picture {row}" for row in range(10, 25)]
+    assert [row["key"] for row in rows[8:12]] == ["", "", "10.jpg", "11.jpg"]
+    assert all(math.isnan(row["score"]) for row in rows[:10])
+    assert rows[11]["score"] == 5.5
+
+
+@pytest.mark.parametrize("options", [{}, {"streaming": True, "buffer_bytes": 0}])
+def test_a_data_loader_takes_columns_with_nulls(with_nulls, options):
+    loader = DataLoader(load_tokens(with_nulls, **options), batch_size=10)
+    seen = {}
+    for batch in islice(loader, 3):
+        assert batch["tokens"].shape[1:] == (16,)
+        assert batch["score"].dtype == torch.float64
+        seen |= dict(zip(batch["number"].tolist(), batch["caption"], strict=True))
+    assert {number: text for number, text in seen.items() if 8 <= number < 12} == {
+        8: "",
+        9: "",
+        10: "picture 10",
+        11: "picture 11",
+    }
+
+
+def test_a_null_for_which_nothing_stands_is_refused_by_a_data_loader(model, jpegs, tmp_path):
+    folder = extract_with(model, jpegs[:3], tmp_path, {"n": pa.array([1, None, 3])})
+    with pytest.raises((RuntimeError, TypeError), match="NoneType"):
+        next(iter(DataLoader(load_tokens(folder), batch_size=3)))
+
+
+def test_a_dataset_without_labels_has_none(model, jpegs, tmp_path):
+    folder = tmp_path / "pictures" / "train"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(jpegs[number])
+    run(model, open_dataset(str(folder.parent), split="train", memory_budget=0), tmp_path / "out")
+    dataset = load_tokens(tmp_path / "out")
+    assert dataset.labels is None
+    assert set(dataset[0]) == {"tokens", "file", "row", "key", "view"}
+
+
+def test_text_in_several_pieces_is_read_in_its_order():
+    column = _quick(pa.chunked_array([["a", "b"], ["c"]]))  # as Arrow keeps more than 2 GB of text
+    assert [column[i].as_py() for i in range(3)] == ["a", "b", "c"]
 
 
 def test_datasets_reads_the_shards_too(tokens, tmp_path):
@@ -111,6 +201,40 @@ def test_what_is_not_complete_is_refused(copied):
         load_tokens(copied)
     with pytest.raises(PlanError, match="holds no tokens"):
         load_tokens(copied / "data")
+
+
+def test_a_folder_that_is_missing_is_one_line(hub, monkeypatch):
+    with pytest.raises(DatasetError) as missing:
+        load_tokens("tokens/train")
+    assert str(missing.value).startswith("'tokens/train' is neither a local path nor a dataset on the Hub")
+    assert "\n" not in str(missing.value)
+
+    def unplugged(*_, **__):
+        raise ConnectionError("Name or service not known\n[Errno -2]")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", unplugged)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unplugged)
+    with pytest.raises(
+        DatasetError, match="^'tokens/train' is no local path, and .* is out of reach"
+    ) as away:
+        load_tokens("tokens/train")
+    assert "\n" not in str(away.value)
+
+
+def test_everybody_says_the_same_about_another_manifest(copied, hub, tmp_path):
+    manifest = json.loads((copied / "manifest.json").read_bytes())
+    manifest["pictures"] += 1
+    (copied / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    messages = set()
+    for use in (
+        load_tokens,
+        lambda tokens: export("jsonl", tokens, tmp_path),
+        lambda tokens: push_tokens(tokens, "org/another-manifest"),
+    ):
+        with pytest.raises(PlanError, match="manifest.json lists other shards than are there") as refused:
+            use(copied)
+        messages.add(str(refused.value))
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("streaming", [False, True])

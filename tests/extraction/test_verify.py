@@ -1,17 +1,22 @@
+import datetime
 import importlib.util
+import io
 import json
 import shutil
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from token_folders import run, tiny, write_pictures
+from kept_columns import extract_with, rewrite
+from token_folders import SIDE, run, tiny, write_pictures
 
 from vistok.data import open_dataset
-from vistok.extraction import verify
+from vistok.extraction import PlanError, Views, export, load_tokens, verify
+from vistok.extraction.card import push_tokens
 from vistok.extraction.payload import Payload
 from vistok.extraction.plan import Plan
 from vistok.extraction.shard_reading import is_done, read_record, read_table
@@ -98,13 +103,124 @@ def test_the_hash_of_the_payload_outlives_a_rewrite(tokens):
     plan = Plan.read(tokens)
     table = read_table(tokens, plan, plan.shards[0])
     expected = read_record(tokens, plan, plan.shards[0])["payload_sha256"]
-    in_pieces = Payload()
-    for start in range(0, len(table), 7):
-        in_pieces.update(table.slice(start, 7))
-    assert in_pieces.hexdigest() == expected
-    other = Payload()
-    other.update(table.set_column(4, "label", pa.array([1] * len(table))))
-    assert other.hexdigest() != expected
+    assert payload(table, pieces=7) == expected
+    assert payload(table.set_column(4, "label", pa.array([1] * len(table)))) != expected
+
+
+def payload(table: pa.Table, pieces: int = 1000) -> str:
+    digest = Payload(table.column_names)
+    for start in range(0, len(table), pieces):
+        digest.update(table.slice(start, pieces))
+    return digest.hexdigest()
+
+
+COLUMNS = {
+    "integers": pa.array([2**60 + 1, None, 2**60, 0], pa.int64()),
+    "unsigned": pa.array([2**64 - 1, None, 1, 0], pa.uint64()),
+    "floats": pa.array([0.1, None, float("inf"), -0.0]),
+    "truths": pa.array([True, None, False, True]),
+    "texts": pa.array(["a", None, "", "b\0c"]),
+    "large": pa.array(["a", None, "", "b"], pa.large_string()),
+    "bytes": pa.array([b"a", None, b"", b"\xff"]),
+    "moments": pa.array(
+        [datetime.datetime(2026, 11, day, 1) for day in (1, 2, 3)] + [None], pa.timestamp("s")
+    ),
+    "prices": pa.array([Decimal("1.50"), None, Decimal("2.25"), Decimal("0.00")]),
+    "lists": pa.array([["a", None], None, [], ["b", "c"]]),
+    "vectors": pa.array([[1.0, 2.0], None, [3.0, None], [5.0, 6.0]], pa.list_(pa.float32(), 2)),
+    "nested": pa.array([[[1], [2, None]], None, [], [[]]]),
+    "structures": pa.array([{"x": 1, "y": "a"}, None, {"x": None, "y": "b"}, {"x": 3, "y": None}]),
+    "classes": pa.array(["a", None, "b", "a"]).dictionary_encode(),
+    "nothing": pa.nulls(4),
+    "extended": pa.ExtensionArray.from_storage(
+        pa.opaque(pa.list_(pa.int32()), "matrix", "tests"),
+        pa.array([[1], None, [], [2, 3]], pa.list_(pa.int32())),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_hash_of_the_payload_knows_every_kind_of_column(name):
+    column = COLUMNS[name]
+    table = pa.table({name: column})
+    expected = payload(table)
+    assert payload(table, 1) == payload(table, 3) == expected
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=3)
+    assert payload(pq.read_table(file)) == expected
+    if name != "nothing":
+        for other in ([1, 0, 2, 3], [0, 1, 3, 2], [0, 1, 1, 3]):  # among them other places of the null
+            assert payload(table.take(other)) != expected
+    assert payload(table.slice(1)) != expected
+    assert payload(table.rename_columns(["other"])) != expected
+
+
+def test_the_hash_of_the_payload_tells_where_a_value_ends():
+    for one, other in (
+        (["a\0b", "c"], ["a", "b\0c"]),
+        (["", "a"], [None, "a"]),
+        ([["a"], []], [[], ["a"]]),
+        ([[1, 2], [3]], [[1], [2, 3]]),
+        ([[0, None]], [[None, 0]]),
+    ):
+        assert payload(pa.table({"x": one})) != payload(pa.table({"x": other}))
+
+
+def test_a_caption_that_was_changed_knowingly_is_found(model, jpegs, tmp_path):
+    folder = extract_with(
+        model, jpegs[:20], tmp_path, {"caption": pa.array([f"picture {i}" for i in range(20)])}
+    )
+    plan = Plan.read(folder)
+    table = read_table(folder, plan, plan.shards[1])
+    rewrite(folder, 1, table)
+    assert verify(folder).problems == []
+    place = table.column_names.index("caption")
+    captions = ["another", *table["caption"].to_pylist()[1:]]
+    rewrite(folder, 1, table.set_column(place, "caption", pa.array(captions)))
+    [problem] = verify(folder).problems
+    assert problem.endswith("its values are not as recorded")
+    rewrite(folder, 1, table.drop_columns("caption"))
+    [problem] = verify(folder).problems
+    assert problem.endswith("its values are not as recorded")
+
+
+def test_a_height_that_was_changed_knowingly_is_found(model, source, tmp_path):
+    run(model, source, tmp_path / "out", views=Views(SIDE, buckets=((16, 16), (8, 16))))
+    plan = Plan.read(tmp_path / "out")
+    table = read_table(tmp_path / "out", plan, plan.shards[0])
+    place, heights = table.column_names.index("height"), table["height"].to_pylist()
+    heights[3] += 1
+    changed = pa.array(heights, table.schema.field(place).type)
+    rewrite(tmp_path / "out", 0, table.set_column(place, "height", changed))
+    [problem] = verify(tmp_path / "out").problems
+    assert problem.endswith("its values are not as recorded")
+
+
+def test_a_plan_that_was_changed_is_said_once(copied, hub):
+    path = copied / "plan.json"
+    whole = path.read_bytes()
+    for before, after in ((b"adm_crop", b"adm_crip"), (b'"split": "train"', b'"split": "trein"')):
+        path.write_bytes(whole.replace(before, after, 1))
+        assert path.read_bytes() != whole
+        for use in (
+            verify,
+            load_tokens,
+            lambda tokens: export("jsonl", tokens, copied / "out"),
+            lambda tokens: push_tokens(tokens, "org/changed-plan"),
+        ):
+            with pytest.raises(PlanError, match="plan.json is not the plan that its shards were") as refused:
+                use(copied)
+            assert "delete" not in str(refused.value)
+    path.write_bytes(whole)
+    assert verify(copied).problems == []
+
+
+def test_a_record_of_another_plan_is_no_other_plan(copied):
+    path = sorted((copied / "data").glob("*.json"))[2]
+    record = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**record, "plan_id": "0" * 64}, indent=1) + "\n")
+    [problem] = verify(copied).problems
+    assert "train-00002-of-00006.json belongs to another plan" in problem
 
 
 def test_every_reason_has_a_status():

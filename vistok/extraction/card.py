@@ -5,8 +5,9 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, DatasetCardData, HfApi
 
 from ..files import write_whole
-from .manifest import MANIFEST, read_manifest
+from .manifest import MANIFEST, damaged_shards, open_complete, read_manifest
 from .plan import PLAN, Plan
+from .shard_reading import ShardError
 from .shards import DATA, record_path, shard_path
 
 CARD = "README.md"
@@ -75,7 +76,7 @@ def card(folder: Path, plan: Plan, name: str) -> str:
 def push_tokens(
     folder: str | Path, repo_id: str, *, private: bool | None = None, token: str | bool | None = None
 ) -> str:
-    """Uploads a complete dataset of tokens with its card as one commit.
+    """Uploads a complete dataset of tokens with its card as one commit, after a look at every hash.
 
     `plan.json` names dataset and tokenizer as they were given to the extraction, paths included.
 
@@ -89,10 +90,18 @@ def push_tokens(
         The address of the commit.
 
     Raises:
+        PlanError: There is no plan, or it is not that of the shards.
         IncompleteError: The extraction has not ended.
+        ShardError: A shard or its record is missing or damaged. Nothing was made on the Hub.
     """
     folder = Path(folder)
-    plan = Plan.read(folder)
+    plan = open_complete(folder)
+    damaged = damaged_shards(folder, plan)
+    if damaged:
+        raise ShardError(
+            f"{len(damaged)} of {len(plan.shards)} shards are missing or not as recorded, the first is "
+            f"{shard_path(folder, damaged[0])}: delete them and run the extraction again, or fetch them again"
+        )
     text = card(folder, plan, repo_id)
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import TEMPORARY, write_whole
-from .plan import Plan, Shard
+from .plan import PLAN, Plan, PlanError, Shard
 from .shard_reading import is_done, read_record, remove_shard
 from .shards import DATA, as_json, shard_path
 
@@ -17,6 +17,57 @@ END = "end"  # the lease of whoever writes the manifest
 
 class IncompleteError(ValueError):
     """Tokens are not all there yet; the message says how many shards are."""
+
+
+def open_complete(folder: Path) -> Plan:
+    """The plan of a folder whose shards are all there; the shards themselves are not read.
+
+    Raises:
+        PlanError: There is no plan, it is damaged, or manifest and records are not of it.
+        IncompleteError: There is no manifest: the extraction has not ended.
+        ShardError: A record is missing or damaged.
+    """
+    plan = Plan.read(folder)
+    check_manifest(folder, plan)
+    return plan
+
+
+def check_manifest(folder: Path, plan: Plan) -> None:
+    """Compares the manifest with the plan and the records; raises what `open_complete` does."""
+    refuse_other_plan(folder, plan)
+    if read_manifest(folder, plan) != describe_shards(folder, plan):
+        raise PlanError(
+            f"{folder / MANIFEST} lists other shards than are there: run the extraction again, with the same "
+            "command, or fetch the folder again"
+        )
+
+
+def refuse_other_plan(folder: Path, plan: Plan) -> None:
+    """Tells a plan that was changed from a shard that strayed in: then all others agree on one plan.
+
+    Raises:
+        PlanError: Manifest and records were all written under one plan, and it is not this one.
+    """
+    found = set()
+    for path in (folder / MANIFEST, *sorted((folder / DATA).glob("*.json"))):
+        written = _plan_id(path)
+        if written == plan.id:
+            return
+        found.add(written)
+    found.discard(None)
+    if len(found) == 1:
+        raise PlanError(
+            f"{folder / PLAN} is not the plan that its shards were written under: its SHA-256 is {plan.id}, "
+            f"theirs is {found.pop()}; restore that file and leave the shards as they are"
+        )
+
+
+def _plan_id(path: Path) -> str | None:
+    """The plan that a manifest or record names, None of one that is damaged, which others report."""
+    try:
+        return str(json.loads(path.read_bytes())["plan_id"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def describe_shards(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -79,12 +130,14 @@ def read_manifest(folder: Path, plan: Plan) -> dict[str, Any]:
 
 
 def damaged_shards(folder: Path, plan: Plan) -> list[Shard]:
-    """The shards whose bytes are not those of their records; every file is read."""
+    """The shards that are not there, or whose bytes are not those of their records; every file is read."""
     damaged = []
     for shard in plan.shards:
-        path = shard_path(folder, shard)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with shard_path(folder, shard).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            found = None
         if found != read_record(folder, plan, shard)["sha256"]:
             damaged.append(shard)
     return damaged

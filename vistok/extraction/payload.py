@@ -1,52 +1,84 @@
 """A hash of what a shard says, independent of how Parquet writes it: it outlives an upgrade and a rewrite."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_HASHED = ("file", "row", "key", "sha256", "label", "view", "status", "tokens")
-
 
 class Payload:
-    """A hash over the values of a shard, column by column, in any number of pieces."""
+    """A hash over the names and values of all columns of a shard, in any number of pieces.
 
-    def __init__(self) -> None:
-        self._columns = {name: (hashlib.sha256(), hashlib.sha256()) for name in _HASHED}  # nulls, values
+    Args:
+        names: The columns' names, in their order.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._columns = {name: _Values() for name in names}
 
     def update(self, table: "pa.Table") -> None:
         """Takes the next rows."""
-        for name, (nulls, values) in self._columns.items():
-            column = table[name].combine_chunks()
-            nulls.update(column.is_null().to_numpy(zero_copy_only=False).tobytes())
-            for piece in _plain_bytes(column.drop_null()):
-                values.update(piece)
+        for name, values in self._columns.items():
+            for chunk in table[name].chunks:
+                values.update(chunk)
 
     def hexdigest(self) -> str:
         """The hash of all rows so far."""
-        together = b"".join(digest.digest() for pair in self._columns.values() for digest in pair)
-        return hashlib.sha256(together).hexdigest()
+        together = hashlib.sha256()
+        for name, values in self._columns.items():
+            together.update(hashlib.sha256(name.encode()).digest() + values.digest())
+        return together.hexdigest()
 
 
-def _plain_bytes(column: "pa.Array") -> Iterator[bytes]:
-    """The values of a column without nulls, whose pieces joined are those of the joined column."""
-    import pyarrow as pa
+class _Values:
+    """A hash over arrays of one type: their number, the places of nulls, then what is not null."""
 
-    if pa.types.is_string(column.type):
-        yield from (value.encode() + b"\0" for value in column.to_pylist())
-    elif pa.types.is_fixed_size_binary(column.type):
-        yield from column.to_pylist()
-    elif pa.types.is_list(column.type):  # of several lengths: each before its values
-        for value in column:
-            yield len(value).to_bytes(8, "little") + _little_endian(value.values)
-    elif pa.types.is_fixed_size_list(column.type):
-        yield _little_endian(column.flatten())
-    else:
-        yield _little_endian(column)
+    def __init__(self) -> None:
+        self._count = 0
+        self._nulls, self._plain = hashlib.sha256(), hashlib.sha256()
+        self._items: _Values | None = None  # of lists: all their items, one list after the other
+
+    def update(self, array: "pa.Array") -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not len(array):
+            return
+        if isinstance(array.type, pa.BaseExtensionType):  # read back as its storage where nobody knows it
+            array = array.storage
+        if array.null_count:
+            places = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)) + self._count
+            self._nulls.update(_little_endian(places))
+        self._count += len(array)
+        array = array.drop_null()
+        kind = array.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+            self._plain.update(_little_endian(lengths.astype(np.int64)))
+            self._items = self._items or _Values()
+            self._items.update(array.flatten())
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            self._plain.update(_little_endian(array.to_numpy(zero_copy_only=False)))
+        else:
+            for value in map(_as_bytes, array.to_pylist()):
+                self._plain.update(len(value).to_bytes(8, "little") + value)
+
+    def digest(self) -> bytes:
+        parts = self._count.to_bytes(8, "little") + self._nulls.digest() + self._plain.digest()
+        return hashlib.sha256(parts + (self._items.digest() if self._items else b"")).digest()
 
 
-def _little_endian(values: "pa.Array") -> bytes:
-    array = values.to_numpy(zero_copy_only=False)
+def _as_bytes(value: object) -> bytes:
+    """A value that is no number and no list: text and bytes as they are, times and structures as JSON."""
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value, default=str)).encode()
+
+
+def _little_endian(array: np.ndarray) -> bytes:
     return array.astype(array.dtype.newbyteorder("<")).tobytes()

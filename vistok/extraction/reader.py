@@ -1,5 +1,6 @@
 """Tokens for training: all in memory, or streamed shard by shard. Both check what they read."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +11,19 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ..data import ShardedOrder
+from ..data.hub import commit_on_hub
+from ..messages import one_line
 from ..modeling import VQModelHF
 from .identity import describe_tokenizer
 from .layout import unflatten_tokens
-from .manifest import describe_shards, read_manifest
+from .manifest import open_complete
 from .plan import Plan, PlanError
-from .shard_reading import read_record, read_table
+from .shard_reading import is_text, read_record, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BUFFER_BYTES = 256 * 2**20  # tokens mixed by a stream: half a million pictures of 256 tokens in 16 bits
-_OWN = ("sha256", "status", "tokens")  # columns that a row of training does not repeat
 
 
 def load_tokens(
@@ -45,23 +47,22 @@ def load_tokens(
         stream: The arguments of `TokenStream`.
 
     Returns:
-        Rows that can be read: a dict of `tokens` (int64 `(L,)`), `label` (an integer, where there are
-        labels), `view`, `file`, `row`, `key`, the columns that were kept, and `height` and `width` of the
-        token grid where pictures have several shapes.
+        Rows that can be read: a dict of `tokens` (int64 `(L,)`), `label` (an integer, where the dataset has
+        labels; -1 of a picture without one), `view`, `file`, `row`, `key`, the columns that were kept, and
+        `height` and `width` of the token grid where pictures have several shapes. All rows have the same
+        keys. A null is "" in a column of text and NaN in one of floats, which a `DataLoader` collates; in
+        other columns it is None, which its default `collate_fn` refuses: replace it in one of your own.
 
     Raises:
+        DatasetError: There is neither a folder nor a dataset on the Hub, or the Hub is out of reach.
         PlanError: There is no plan, it is damaged, or the tokens are of another tokenizer.
         IncompleteError: The extraction has not ended.
         ShardError: A shard is missing, damaged or exchanged; a stream raises it when it comes there.
     """
     folder = Path(path)
     if not folder.is_dir() and str(path).count("/") == 1 and not str(path).startswith((".", "/", "~")):
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(str(path), repo_type="dataset", revision=revision))
-    plan = Plan.read(folder)
-    if read_manifest(folder, plan) != describe_shards(folder, plan):
-        raise PlanError(f"The manifest of {folder} lists other shards than are there; fetch them again")
+        folder = _fetched(str(path), revision)
+    plan = open_complete(folder)
     if model is not None:
         check_tokenizer(plan, model)
     if streaming:
@@ -69,6 +70,16 @@ def load_tokens(
     if stream:
         raise TypeError(f"{', '.join(stream)} is for streaming=True")
     return TokenDataset(folder, plan, checksums=checksums)
+
+
+def _fetched(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", revision=revision))
+    except Exception as error:  # the errors of its HTTP client too
+        commit_on_hub(name, revision, None)  # says on one line what is wrong, and that there is no folder
+        raise PlanError(f"{name} could not be fetched from the Hub: {one_line(error)}; try again") from error
 
 
 def check_tokenizer(plan: Plan, model: VQModelHF) -> None:
@@ -88,24 +99,23 @@ def check_tokenizer(plan: Plan, model: VQModelHF) -> None:
 
 
 class _Rows:
-    """The rows with tokens of one or several tables, as dicts."""
+    """The rows with tokens of any number of shards, as dicts whose keys are those of the plan."""
 
-    def __init__(self, tables: "list[pa.Table]"):
+    def __init__(self, plan: Plan, tables: "list[pa.Table]"):
         import pyarrow as pa
         import pyarrow.compute as pc
 
         tables = [table.filter(pc.equal(table["status"], 0)) for table in tables]
         lists = [table["tokens"].combine_chunks() for table in tables]
-        self._values = np.concatenate([each.flatten().to_numpy() for each in lists])
+        values = [np.empty(0, plan.token_dtype), *(each.flatten().to_numpy() for each in lists)]
         lengths = [pc.list_value_length(each).to_numpy(zero_copy_only=False) for each in lists]
-        self._ends = np.cumsum(np.concatenate(lengths).astype(np.int64))
-        rest = [name for name in tables[0].column_names if name not in _OWN]
-        table = pa.concat_tables([each.select(rest) for each in tables]).combine_chunks()
-        self._columns = {
-            name: table[name].to_numpy() if pa.types.is_integer(table[name].type) else table[name].chunk(0)
-            for name in rest
-            if len(table) and table[name].null_count < len(table)
-        }
+        self._values = np.concatenate(values)
+        self._ends = np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]), dtype=np.int64)
+        names = _columns(plan)
+        empty = pa.table(dict.fromkeys(names, pa.array([], pa.int64())))
+        table = pa.concat_tables([each.select(names) for each in tables] or [empty]).combine_chunks()
+        self._columns = {name: _quick(table[name]) for name in names}
+        self._of_null = {name: _of_null(table[name].type) for name in names}
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -120,8 +130,34 @@ class _Rows:
     def __getitem__(self, i: int) -> dict[str, Any]:
         row = {"tokens": torch.from_numpy(self.tokens(i).astype(np.int64))}
         for name, column in self._columns.items():
-            row[name] = int(column[i]) if isinstance(column, np.ndarray) else column[i].as_py()
+            value = int(column[i]) if isinstance(column, np.ndarray) else column[i].as_py()
+            row[name] = self._of_null[name] if value is None else value
         return row
+
+
+def _columns(plan: Plan) -> list[str]:
+    """The columns that a row of training has beside its tokens."""
+    dataset = plan.values["dataset"]
+    label = ["label"] if dataset["has_labels"] else []
+    grid = ["height", "width"] if plan.has_buckets else []
+    return ["file", "row", "key", *label, "view", *grid, *dataset["keep_columns"]]
+
+
+def _quick(column: "pa.ChunkedArray") -> "np.ndarray | pa.Array | pa.ChunkedArray":
+    """A column in the form whose single values are read fastest; numpy knows no null among integers."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(column.type) and not column.null_count:
+        return column.to_numpy()
+    return column.chunk(0) if column.num_chunks == 1 else column  # several: text of more than 2 GB
+
+
+def _of_null(kind: "pa.DataType") -> Any:
+    import pyarrow as pa
+
+    if is_text(kind):
+        return ""
+    return math.nan if pa.types.is_floating(kind) else None
 
 
 class _WithPlan:
@@ -168,7 +204,9 @@ class TokenDataset(_WithPlan, Dataset):
 
     def __init__(self, folder: Path, plan: Plan, *, checksums: bool = True):
         self.plan = plan
-        self._rows = _Rows([read_table(folder, plan, shard, checksums=checksums) for shard in plan.shards])
+        self._rows = _Rows(
+            plan, [read_table(folder, plan, shard, checksums=checksums) for shard in plan.shards]
+        )
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -188,7 +226,8 @@ class TokenStream(_WithPlan, IterableDataset):
     """Rows without end, epoch after epoch, in an order of seed and epoch alone; made by `load_tokens`.
 
     Shards are permuted and rows mixed in a buffer. Ranks and the workers of a DataLoader get disjoint shares
-    of each epoch, of one size: do not let `accelerate` share them out a second time.
+    of each epoch, of one size: do not let `accelerate` share them out a second time. Where there are no rows,
+    the first `next` raises `DatasetError`.
 
     Args:
         folder: The folder of the tokens.
@@ -250,5 +289,5 @@ class _TokenShards:
 
     def read_shard(self, shard: int) -> Iterator[dict[str, Any]]:
         table = read_table(self._folder, self._plan, self._plan.shards[shard], checksums=self._checksums)
-        rows = _Rows([table])
+        rows = _Rows(self._plan, [table])
         yield from (rows[i] for i in range(len(rows)))

@@ -106,6 +106,13 @@ def token_array(table: "pa.Table") -> np.ndarray:
     return tokens
 
 
+def is_text(kind: "pa.DataType") -> bool:
+    """Whether a column holds text."""
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def remove_shard(folder: Path, shard: Shard) -> None:
     """Takes a shard away, its record first: killed in between, it does not exist."""
     path = shard_path(folder, shard)

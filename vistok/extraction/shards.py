@@ -83,7 +83,7 @@ class ShardWriter:
             column_encoding={"tokens.list.element": "BYTE_STREAM_SPLIT"},
             store_schema=True,
         )
-        self._payload = Payload()
+        self._payload = Payload(self._schema.names)
         self._pictures = 0
         self._unreadable: dict[str, int] = {}
 

@@ -9,7 +9,7 @@ from ..data import Source
 from ..modeling import VQModelHF
 from .batches import Batches
 from .encoding import DTYPES, TokenEncoder, exact_arithmetic
-from .manifest import MANIFEST, describe_shards, read_manifest
+from .manifest import check_manifest, refuse_other_plan
 from .payload import Payload
 from .plan import Plan, Shard
 from .reader import check_tokenizer
@@ -60,10 +60,11 @@ def verify(
         Counts, and a line for each problem.
 
     Raises:
-        PlanError: There is no plan, or it is damaged.
+        PlanError: There is no plan, it is damaged, or it is not the one that the shards were written under.
     """
     folder = Path(folder)
     plan = Plan.read(folder)
+    refuse_other_plan(folder, plan)
     found = Verification()
     for shard in plan.shards:
         try:
@@ -71,8 +72,7 @@ def verify(
         except ValueError as error:
             found.problems.append(str(error))
     try:
-        if read_manifest(folder, plan) != describe_shards(folder, plan):
-            found.problems.append(f"{folder / MANIFEST} lists other shards than are there")
+        check_manifest(folder, plan)
     except ValueError as error:
         if str(error) not in found.problems:
             found.problems.append(str(error))
@@ -89,7 +89,7 @@ def _check_shard(folder: Path, plan: Plan, shard: Shard, found: Verification) ->
     record = read_record(folder, plan, shard)
     table = read_table(folder, plan, shard)
     path = shard_path(folder, shard)
-    payload = Payload()
+    payload = Payload(table.schema.names)
     payload.update(table)
     views = len(plan.views.names)
     rows = table["row"].to_numpy()
