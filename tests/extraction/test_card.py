@@ -6,6 +6,7 @@ import pytest
 import torch
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import OfflineModeIsEnabled
+from token_folders import run
 
 from vistok.extraction import IncompleteError, ShardError, load_tokens
 from vistok.extraction.card import push_tokens
@@ -51,6 +52,16 @@ def test_a_card_on_the_hub_is_left_alone(hub, tokens):
     commits = hub.repos["dataset", "org/twice-tokens"].commits[1:]
     assert commits[0].files["README.md"] == commits[-1].files["README.md"]
     assert all("README.md" not in commit.added for commit in commits[1:])
+
+
+def test_shards_of_another_extraction_are_replaced(hub, tokens, model, source, tmp_path):
+    run(model, source, tmp_path / "out", shard_size=101)
+    for folder in (tokens, tmp_path / "out"):
+        push_tokens(folder, "org/again-tokens")
+    files = hub.repos["dataset", "org/again-tokens"].commits[-1].files
+    shards = sorted(path.name for path in (tmp_path / "out" / "data").glob("*.parquet"))
+    assert sorted(name for name in files if name.endswith(".parquet")) == [f"data/{name}" for name in shards]
+    assert len(load_tokens("org/again-tokens")) == 101
 
 
 def test_what_is_not_complete_is_not_pushed(hub, tokens, tmp_path):

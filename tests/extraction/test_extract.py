@@ -256,10 +256,11 @@ def test_a_finished_extraction_mends_what_is_missing_or_was_cut(tokens, model, s
     shards[2].write_bytes(shards[2].read_bytes()[:-10])
     run(model, source, tmp_path / "out")
     assert hashes(tmp_path / "out") == expected
-    shards[3].write_bytes(shards[3].read_bytes().replace(b"PAR1", b"PAR2"))  # of the same length
-    (tmp_path / "out" / "manifest.json").unlink()
-    run(model, source, tmp_path / "out")
-    assert hashes(tmp_path / "out") == expected
+    for manifest in (tmp_path / "out" / "manifest.json", tmp_path / "out" / "nothing"):
+        shards[3].write_bytes(shards[3].read_bytes().replace(b"PAR1", b"PAR2"))  # of the same length
+        manifest.unlink(missing_ok=True)
+        run(model, source, tmp_path / "out")
+        assert hashes(tmp_path / "out") == expected
 
 
 @pytest.mark.parametrize(

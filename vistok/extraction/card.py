@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, DatasetCardData, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCardData, HfApi
 
 from ..files import write_whole
 from .manifest import MANIFEST, damaged_shards, open_complete, read_manifest
@@ -82,7 +82,8 @@ def push_tokens(
 
     Args:
         folder: The folder of the tokens.
-        repo_id: The dataset's repository, `"org/name"`; made if needed. A card that is there is left alone.
+        repo_id: The dataset's repository, `"org/name"`; made if needed. Shards that are there are replaced,
+            a card is left alone.
         private: Whether a new repository is private.
         token: The token to authenticate with; by default the one stored by `hf auth login`.
 
@@ -112,6 +113,9 @@ def push_tokens(
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
     if not api.file_exists(repo_id, CARD, repo_type="dataset"):
         operations.append(CommitOperationAdd(CARD, text.encode()))
+    for name in api.list_repo_files(repo_id, repo_type="dataset"):
+        if name.startswith(f"{DATA}/") and name not in files:  # of another extraction, which was there before
+            operations.append(CommitOperationDelete(name))
     return api.create_commit(
         repo_id, operations, repo_type="dataset", commit_message="Upload tokens"
     ).commit_url

@@ -17,10 +17,21 @@ from .encoding import PROBED, TokenEncoder, exact_arithmetic, share_differing
 from .identity import describe_tokenizer
 from .layout import TOKEN_ORDERS
 from .leases import TIMEOUT, Leases
-from .manifest import END, LEASES, IncompleteError, describe_shards, finish, leftovers, read_manifest, tidy
+from .manifest import (
+    END,
+    LEASES,
+    MANIFEST,
+    IncompleteError,
+    damaged_shards,
+    describe_shards,
+    finish,
+    leftovers,
+    read_manifest,
+    tidy,
+)
 from .plan import PLAN, Plan, Shard, make_plan, publish_plan
 from .rows import RowReader, decode_row
-from .shard_reading import ShardError, is_done
+from .shard_reading import ShardError, is_done, remove_shard
 from .shards import check_columns
 from .views import Views
 from .worker import Worker
@@ -131,6 +142,9 @@ def _until_finished(
     folder: Path, plan: Plan, worker: Worker, leases: Leases, first: int, bar: tqdm
 ) -> dict[str, Any]:
     in_turn = plan.shards[first:] + plan.shards[:first]
+    if (folder / MANIFEST).exists():  # complete once: what was damaged since is made anew
+        for shard in damaged_shards(folder, plan):
+            remove_shard(folder, shard)
     while True:
         missing = [shard for shard in in_turn if not is_done(folder, plan, shard)]
         if missing:

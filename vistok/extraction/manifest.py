@@ -131,16 +131,14 @@ def read_manifest(folder: Path, plan: Plan) -> dict[str, Any]:
 
 def damaged_shards(folder: Path, plan: Plan) -> list[Shard]:
     """The shards that are not there, or whose bytes are not those of their records; every file is read."""
-    damaged = []
-    for shard in plan.shards:
-        try:
-            with shard_path(folder, shard).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            found = None
-        if found != read_record(folder, plan, shard)["sha256"]:
-            damaged.append(shard)
-    return damaged
+    return [shard for shard in plan.shards if not _is_whole(folder, plan, shard)]
+
+
+def _is_whole(folder: Path, plan: Plan, shard: Shard) -> bool:
+    if not is_done(folder, plan, shard):
+        return False
+    with shard_path(folder, shard).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == read_record(folder, plan, shard)["sha256"]
 
 
 def finish(folder: Path, plan: Plan) -> list[Shard]:
