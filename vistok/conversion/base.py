@@ -154,6 +154,11 @@ class Family:
     recognises: Callable[[dict[str, Any]], bool] | None = None
 
 
+_MOST_MATCHES = 2**24  # of a name with a pattern; the largest published checkpoints need 2**18
+MOST_LAYERS = 64  # of one list in a network
+MOST_LEVELS = 16  # of halved resolution: pictures are smaller than 2**16 pixels
+
+
 @dataclass(frozen=True)
 class Renamed:
     """Weights under vistok's names, and the source's names of the others."""
@@ -170,7 +175,12 @@ def rename(weights: Mapping[str, Tensor], rules: Mapping[str, str], drop: Iterab
         weights: Under the source's names.
         rules: Pattern of a whole name -> the new name, with `\1` for groups. The first that fits counts.
         drop: Patterns of whole names to drop.
+
+    Raises:
+        ValueError: There are so many of both that no tokenizer can be meant.
     """
+    if len(weights) * len(rules) > _MOST_MATCHES:
+        raise ValueError(f"{len(weights):,} weights of {len(rules):,} kinds are more than any tokenizer has")
     compiled = [(re.compile(pattern), new) for pattern, new in rules.items()]
     dropping = [re.compile(pattern) for pattern in drop]
     renamed, dropped, left_over = {}, [], []
@@ -200,15 +210,26 @@ def need(weights: Mapping[str, Tensor], name: str, ndim: int) -> torch.Size:
     return weights[name].shape
 
 
-def numbered(weights: Mapping[str, Tensor], pattern: str) -> int:
+def numbered(weights: Mapping[str, Tensor], pattern: str, step: int = 1, most: int = MOST_LAYERS) -> int:
     """How many things the names number, from 0 on.
 
     Args:
         weights: Under the source's names.
         pattern: Of the beginning of a name, with the number as its one group.
+        step: From one number to the next; what has no weights between has numbers too.
+        most: How many there can be. A name costs a file nothing, and what it numbers is gone through.
+
+    Raises:
+        ValueError: A number is left out, or there are more.
     """
-    found = [int(match[1]) for name in weights if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+    found = {int(match[1]) for name in weights if (match := re.match(pattern, name))}
+    name = pattern.replace(r"(\d+)", "N").replace("\\", "").rstrip(".")
+    if len(found) > most:
+        raise ValueError(f"It has {len(found):,} of {name}, more than any tokenizer")
+    for place, number in enumerate(sorted(found)):
+        if number != place * step:
+            raise ValueError(f"Of {name} it has {number} but not {place * step}")
+    return len(found)
 
 
 def chosen_weights(source: Source, weights: str, frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:

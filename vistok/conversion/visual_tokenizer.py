@@ -9,7 +9,18 @@ from torch import Tensor
 from ..configuration import NetworkConfig, VisualTokenizerConfig
 from ..networks import SimpleCNNConfig, VQGANConfig
 from ..quantizers import EMAVQConfig, FSQConfig, IBQConfig, LFQConfig, SimVQConfig, VQConfig
-from .base import Converted, Family, Published, Source, need, numbered, rename, setting
+from .base import (
+    MOST_LAYERS,
+    MOST_LEVELS,
+    Converted,
+    Family,
+    Published,
+    Source,
+    need,
+    numbered,
+    rename,
+    setting,
+)
 from .residual_layout import multiple
 from .vqgan_layout import fused
 
@@ -108,7 +119,9 @@ def _quantizer(
     if "quantizer.codebook_proj.weight" in weights:
         return lambda **common: SimVQConfig(**table, **common)
     if target == "IndexBackpropagationQuantizer":
-        return lambda **common: IBQConfig(**table, codebook_weight=1.0, commitment_weight=0.25, **common)
+        return lambda **common: IBQConfig(
+            **table, normalize=False, codebook_weight=1.0, commitment_weight=0.25, **common
+        )
     normalize = parameters.get("l2_norm", False)
     if "quantizer.ema_sumz" in weights:
         decay = parameters.get("ema_decay", 0.99)
@@ -120,17 +133,16 @@ def _quantizer(
 
 def _vqgan(weights: Mapping[str, Tensor]) -> VQGANConfig:
     hidden_channels = need(weights, "encoder.conv_in.weight", 4)[0]
-    levels = numbered(weights, r"encoder\.down_blocks\.(\d+)\.")
-    layers = [_layers(weights, f"encoder.down_blocks.{level}") for level in range(levels)]
+    layers = _layers(weights, "encoder.down_blocks")
     widths = []
-    for level in range(levels):
-        last = max((place for place, kind in layers[level].items() if kind == "blocks"), default=0)
+    for level, kinds in enumerate(layers):
+        last = max((place for place, kind in kinds.items() if kind == "blocks"), default=0)
         widths.append(need(weights, f"encoder.down_blocks.{level}.{last}.block.6.weight", 4)[0])
     return VQGANConfig(
         hidden_channels=hidden_channels,
         channel_multipliers=[multiple(width, hidden_channels) for width in widths],
         num_res_blocks=sum(kind == "blocks" for kind in layers[0].values()) if layers else 0,
-        attention_levels=[level for level in range(levels) if "attentions" in layers[level].values()],
+        attention_levels=[level for level, kinds in enumerate(layers) if "attentions" in kinds.values()],
         z_channels=need(weights, "encoder.out_block.2.weight", 4)[0],
         attention_norm_eps=_ATTENTION_EPS,
     )
@@ -157,11 +169,10 @@ def _vqgan_rules(weights: Mapping[str, Tensor]) -> dict[str, str]:
         ("encoder", "down_blocks", "downsamples"),
         ("decoder", "up_blocks", "upsamples"),
     ):
-        for level in range(numbered(weights, rf"{side}\.{levels}\.(\d+)\.")):
-            start = f"{side}.{levels}.{level}"
+        for level, kinds in enumerate(_layers(weights, f"{side}.{levels}")):
             counts = {"blocks": 0, "attentions": 0}
-            for place, kind in _layers(weights, start).items():
-                at = re.escape(f"{start}.{place}.")
+            for place, kind in kinds.items():
+                at = re.escape(f"{side}.{levels}.{level}.{place}.")
                 if kind == "resampling":
                     rules[rf"{at}conv{parts}"] = rf"{side}.{resampling}.{level}.conv.\1"
                     continue
@@ -173,15 +184,19 @@ def _vqgan_rules(weights: Mapping[str, Tensor]) -> dict[str, str]:
     return rules
 
 
-def _layers(weights: Mapping[str, Tensor], start: str) -> dict[int, str]:
-    """What the layers of a level are, by their number."""
+def _layers(weights: Mapping[str, Tensor], levels: str) -> list[dict[int, str]]:
+    """What the layers of each level are, by their number; `levels` is the name of the list of levels."""
     signs = {"block.0.weight": "blocks", "qkv.weight": "attentions", "conv.weight": "resampling"}
-    return {
-        place: kind
-        for place in range(numbered(weights, re.escape(start) + r"\.(\d+)\."))
-        for sign, kind in signs.items()
-        if f"{start}.{place}.{sign}" in weights
-    }
+    start = re.escape(levels)
+    count = numbered(weights, rf"{start}\.(\d+)\.", most=MOST_LEVELS)
+    found: list[dict[int, str]] = [{} for _ in range(count)]
+    pattern = re.compile(rf"{start}\.(\d+)\.(\d+)\.({'|'.join(map(re.escape, signs))})")
+    for name in weights:
+        if match := pattern.fullmatch(name):
+            found[int(match[1])][int(match[2])] = signs[match[3]]
+    if (most := max(map(len, found), default=0)) > MOST_LAYERS:
+        raise ValueError(f"A level of {levels} has {most:,} layers, more than any tokenizer")
+    return [dict(sorted(layers.items())) for layers in found]
 
 
 FAMILY = Family(
