@@ -56,6 +56,11 @@ def test_dtype_and_image_size_are_taken(folder):
     assert model.token_shape == (4, 32, 32)
 
 
+def test_an_image_size_of_0_is_no_default(folder):
+    with pytest.raises(ValueError, match="Expected a value of image_size, or none at all; got 0"):
+        VQModelHF.from_pretrained(folder, image_size=0)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

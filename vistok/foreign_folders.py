@@ -52,8 +52,10 @@ def load_foreign_folder(name: str, arguments: dict[str, Any]) -> VQModelHF | Non
             f"{', '.join(unknown) or 'this device_map'}, convert it first: "
             f"vistok convert {family.name} {name} --output_dir DIR"
         )
+    from .conversion.base import check_given
     from .conversion.reading import read
 
+    check_given({"image_size": arguments.get("image_size")})
     source = replace(read(cached_file(name, SAFE_WEIGHTS_NAME, **hub)), name=name, settings=settings)
     size = {"image_size": arguments["image_size"]} if arguments.get("image_size") is not None else {}
     try:

@@ -35,11 +35,14 @@ def test_numbers_with_gaps_and_too_many_are_refused(names, step, said):
 @pytest.mark.parametrize(
     ("family", "shapes", "list_"),
     [
-        ("visual_tokenizer", {"encoder.conv_in.weight": (32, 3, 3, 3)}, "encoder.down_blocks.{}.0.qkv.weight"),
+        ("visual_tokenizer", {"encoder.conv_in.weight": (32, 3, 3, 3)}, "encoder.down_blocks.{}.0.x"),
         ("visual_tokenizer", {"encoder.downblocks.0.weight": (32, 3, 4, 4)}, "encoder.resblocks.{}.x"),
         (
             "llamagen",
-            {"encoder.conv_in.weight": (32, 3, 3, 3), "encoder.conv_blocks.0.res.0.conv2.weight": (32, 32, 3, 3)},
+            {
+                "encoder.conv_in.weight": (32, 3, 3, 3),
+                "encoder.conv_blocks.0.res.0.conv2.weight": (32, 32, 3, 3),
+            },
             "encoder.conv_blocks.{}.res.0.conv2.weight",
         ),
         ("fsq_pytorch", {"enc.blocks.0.weight": (32, 3, 4, 4)}, "enc.blocks.{}.weight"),

@@ -225,6 +225,26 @@ def test_what_a_family_does_not_take_is_refused(tmp_path, file):
         convert("made_u", file, output_dir=tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": 0},
+        {"weights": ""},
+        {"levels": []},
+        {"scales": ()},
+        {"push_to_hub": ""},
+        {"output_dir": ""},
+        {"config_file": ""},
+    ],
+    ids=str,
+)
+def test_an_option_of_0_or_nothing_is_no_default(tmp_path, file, options):
+    name = next(iter(options)).removesuffix("_file")
+    with pytest.raises(ValueError, match=f"^Expected a value of {name}, or none at all; got "):
+        convert("made_up", file, **{"output_dir": tmp_path / "out", **options})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tokenizer_is_replaced_and_nothing_else_is(tmp_path, file, model):
     out = tmp_path / "out"
     out.mkdir()
@@ -239,11 +259,38 @@ def test_a_tokenizer_is_replaced_and_nothing_else_is(tmp_path, file, model):
     with pytest.raises(ValueError, match=r"holds what is not of a vistok tokenizer \(notes.txt\)"):
         convert("made_up", file, output_dir=out)
     (out / "notes.txt").unlink()
-    (out / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match=r"not of a vistok tokenizer \(config.json\)"):
-        convert("made_up", file, output_dir=out)
+    for config in ('{"model_type": "bert", "of": "vistok_vq"}', "[]", "{"):
+        (out / "config.json").write_text(config)
+        with pytest.raises(ValueError, match=r"not of a vistok tokenizer \(README.md, config.json, "):
+            convert("made_up", file, output_dir=out)
     with pytest.raises(ValueError, match="is a file"):
         convert("made_up", file, output_dir=file)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "preprocessor_config.json"])
+def test_files_that_only_look_like_a_tokenizers_are_kept(tmp_path, file, name):
+    out = tmp_path / "out"
+    (out / ".git").mkdir(parents=True)
+    (out / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=rf"not of a vistok tokenizer \({name}\): choose a new folder"):
+        convert("made_up", file, output_dir=out)
+    assert (out / name).read_bytes() == b"mine"
+    (out / name).unlink()
+    convert("made_up", file, output_dir=out)
+    assert {path.name for path in out.iterdir()} == {*FILES, ".git"}
+
+
+def test_a_checkpoint_is_never_written_over(tmp_path, file):
+    before = file.read_bytes()
+    (tmp_path / "link").symlink_to(file.parent)
+    for source in (file, file.parent, tmp_path / "link" / file.name):
+        for folder in (file.parent, tmp_path / "link"):
+            with pytest.raises(ValueError, match="choose a new folder"):
+                convert("made_up", source, output_dir=folder)
+    (file.parent / ".tmp-convert").mkdir()  # as if a killed conversion had made the folder
+    with pytest.raises(ValueError, match="holds the checkpoint itself: choose a new folder"):
+        convert("made_up", file, output_dir=file.parent)
+    assert file.read_bytes() == before
 
 
 def test_what_a_killed_conversion_left_is_written_over(tmp_path, file, model):
@@ -251,6 +298,48 @@ def test_what_a_killed_conversion_left_is_written_over(tmp_path, file, model):
     (out / ".tmp-convert").mkdir(parents=True)
     (out / ".tmp-convert" / "model.safetensors").write_bytes(b"half")
     (out / "model.safetensors").write_bytes(b"half")
+    convert("made_up", file, output_dir=out)
+    assert same(out, model)
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("moved", range(len(FILES)))
+@pytest.mark.parametrize("before", [True, False])
+def test_stopped_between_two_files_it_can_be_started_again(tmp_path, file, model, monkeypatch, before, moved):
+    out = tmp_path / "out"
+    if before:
+        convert("made_up", file, output_dir=out, image_size=64)
+    left, replace = [0] * moved, Path.replace
+
+    def stop(self, target):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert("made_up", file, output_dir=out)
+        with pytest.raises((ValueError, OSError)):
+            VQModelHF.from_pretrained(out)
+        with pytest.raises(KeyboardInterrupt):
+            convert("made_up", file, output_dir=out)
+    convert("made_up", file, output_dir=out)
+    assert same(out, model)
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_two_conversions_do_not_write_to_one_folder_at_once(tmp_path, file, model, monkeypatch):
+    out, save = tmp_path / "out", VQModelHF.save_pretrained
+
+    def second(self, folder, **kwargs):
+        save(self, folder, **kwargs)
+        monkeypatch.setattr(VQModelHF, "save_pretrained", save)
+        with pytest.raises(ValueError, match="Could not write to .*out: another conversion is writing there"):
+            convert("made_up", file, output_dir=out, image_size=64)
+
+    monkeypatch.setattr(VQModelHF, "save_pretrained", second)
     convert("made_up", file, output_dir=out)
     assert same(out, model)
     assert {path.name for path in out.iterdir()} == FILES

@@ -254,6 +254,13 @@ def check_choice(weights: str) -> None:
         raise OptionError(f"Expected weights 'raw' or 'ema', got {weights!r}")
 
 
+def check_given(options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where an option is 0 or empty, which families would take for not given."""
+    for name, value in options.items():
+        if value is not None and not value:
+            raise ValueError(f"Expected a value of {name}, or none at all; got {value!r}")
+
+
 class OptionError(ValueError):
     """The file may be of the family, but not with this option."""
 
