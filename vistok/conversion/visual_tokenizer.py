@@ -14,6 +14,7 @@ from .base import (
     MOST_LEVELS,
     Converted,
     Family,
+    OptionError,
     Published,
     Source,
     need,
@@ -92,17 +93,16 @@ def _quantizer(
     parameters = quantizer.get("params") or {}
     latent_dim = need(weights, "enc2code.weight", 4)[0]
     target = (quantizer.get("target") or "").rsplit(".", 1)[-1]
+    commitment = {"commitment_weight": setting(settings, "coef_commit", default=0.25)}
+    codebook_weight = setting(settings, "coef_vq", default=1.0)
+    if levels is not None and ("quantizer.codebook.weight" in weights or target == "LookupFreeQuantizer"):
+        raise OptionError(f"--levels {' '.join(map(str, levels))} are of FSQ, and its quantizer is another")
     if "quantizer.codebook.weight" not in weights:
         levels = levels or parameters.get("levels")
         if target == "LookupFreeQuantizer":
-            temperature = parameters.get("entropy_reg_temp", 0.01)
-            entropy = 0.1 if parameters.get("use_entropy_reg", True) else 0.0
+            entropy = _entropy(settings, parameters, used=True)
             return lambda **common: LFQConfig(
-                num_bits=latent_dim,
-                bit_order="lsb",
-                entropy_weight=entropy,
-                entropy_temperature=temperature,
-                **common,
+                num_bits=latent_dim, bit_order="lsb", **commitment, **entropy, **common
             )
         if levels is None:
             raise ValueError(
@@ -115,20 +115,33 @@ def _quantizer(
             )
         return lambda **common: FSQConfig(levels=list(levels), bound="atanh", **common)
     size, dim = need(weights, "quantizer.codebook.weight", 2)
-    table = {"codebook_size": size, "codebook_dim": dim}
-    if "quantizer.codebook_proj.weight" in weights:
-        return lambda **common: SimVQConfig(**table, **common)
-    if target == "IndexBackpropagationQuantizer":
-        return lambda **common: IBQConfig(
-            **table, normalize=False, codebook_weight=1.0, commitment_weight=0.25, **common
-        )
+    table = {"codebook_size": size, "codebook_dim": dim, **commitment}
     normalize = parameters.get("l2_norm", False)
     if "quantizer.ema_sumz" in weights:
         decay = parameters.get("ema_decay", 0.99)
         return lambda **common: EMAVQConfig(**table, normalize=normalize, decay=decay, epsilon=0.0, **common)
-    return lambda **common: VQConfig(
-        **table, normalize=normalize, normalize_losses=False, commitment_weight=0.25, **common
-    )
+    table["codebook_weight"] = codebook_weight
+    if "quantizer.codebook_proj.weight" in weights:
+        return lambda **common: SimVQConfig(**table, **common)
+    table |= _entropy(settings, parameters, used=False)
+    if target == "IndexBackpropagationQuantizer":  # its loss of the codebook is two errors, one to both sides
+        return lambda **common: IBQConfig(
+            **table, normalize=False, double_quantization_weight=codebook_weight, **common
+        )
+    return lambda **common: VQConfig(**table, normalize=normalize, normalize_losses=False, **common)
+
+
+def _entropy(settings: Mapping[str, Any], parameters: Mapping[str, Any], used: bool) -> dict[str, Any]:
+    """Weight and temperature of the entropy loss; `used` is the default of the quantizer's class.
+
+    Of the project's two training programs the one with a `coef_vq` leaves that loss out.
+    """
+    default = 0.1 if setting(settings, "coef_vq") is None else 0.0
+    weight = setting(settings, "coef_entropy", default=default)
+    return {
+        "entropy_weight": weight if parameters.get("use_entropy_reg", used) else 0.0,
+        "entropy_temperature": parameters.get("entropy_reg_temp", 0.01),
+    }
 
 
 def _vqgan(weights: Mapping[str, Tensor]) -> VQGANConfig:
