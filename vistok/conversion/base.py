@@ -142,6 +142,8 @@ class Family:
         published: The checkpoints known to be of this family.
         options: The names of its keyword arguments beside `image_size`, which every family takes: `levels`
             and `scales` (lists of integers), `weights` (`"raw"` or `"ema"`).
+        needs_settings: Whether the project keeps settings in a file that says what weights do not: several
+            beside a checkpoint are then refused until it is clear which is meant.
         recognises: Whether the `config.json` of a folder of safetensors is of this family: `from_pretrained`
             then loads the folder as it is.
     """
@@ -151,6 +153,7 @@ class Family:
     convert: Callable[..., Converted]
     published: tuple[Published, ...] = ()
     options: tuple[str, ...] = ()
+    needs_settings: bool = True
     recognises: Callable[[dict[str, Any]], bool] | None = None
 
 
@@ -232,28 +235,6 @@ def numbered(weights: Mapping[str, Tensor], pattern: str, step: int = 1, most: i
     return len(found)
 
 
-def chosen_weights(source: Source, weights: str, frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The weights of a checkpoint of Lightning.
-
-    Args:
-        source: The checkpoint.
-        weights: `"raw"`, or `"ema"` for their moving averages.
-        frozen: Names of weights that training does not move, and that need no average.
-
-    Raises:
-        ValueError: There are none, or `weights` is neither.
-    """
-    check_choice(weights)
-    found = source.weights("state_dict", "")
-    return averaged(found, frozen) if weights == "ema" else found
-
-
-def check_choice(weights: str) -> None:
-    """Raises `OptionError` where `weights` is neither `"raw"` nor `"ema"`."""
-    if weights not in ("raw", "ema"):
-        raise OptionError(f"Expected weights 'raw' or 'ema', got {weights!r}")
-
-
 def check_given(options: Mapping[str, Any]) -> None:
     """Raises `ValueError` where an option is 0 or empty, which families would take for not given."""
     for name, value in options.items():
@@ -263,38 +244,6 @@ def check_given(options: Mapping[str, Any]) -> None:
 
 class OptionError(ValueError):
     """The file may be of the family, but not with this option."""
-
-
-def averaged(weights: Mapping[str, Tensor], frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The weights with the values of their moving averages, without those of losses.
-
-    Lightning's checkpoints of latent-diffusion and its heirs keep the averages as buffers, named like the
-    parameter without its dots.
-
-    Args:
-        weights: Under the source's names.
-        frozen: Names of weights that training does not move, and that need no average.
-
-    Raises:
-        ValueError: There are no averages, or a weight has none, or one belongs to no weight.
-    """
-    prefix = "model_ema."
-    averages = {
-        name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
-    }
-    averages = {name: value for name, value in averages.items() if name not in ("decay", "num_updates")}
-    if not averages:
-        raise OptionError(f"It has no averaged weights ({prefix}*): take --weights raw")
-    plain = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-    keys = {name: name.replace(".", "") for name in plain}
-    lost = [name for name in plain if not name.startswith("loss.") and keys[name] not in averages]
-    lost = [name for name in lost if name not in frozen]
-    if lost:
-        raise OptionError(f"Some weights have no average ({prefix}*): {', '.join(lost)}; take --weights raw")
-    foreign = sorted(prefix + key for key in averages.keys() - set(keys.values()))
-    if foreign:
-        raise OptionError(f"Some averages are of no weight: {', '.join(foreign)}")
-    return {name: averages.get(keys[name], value) for name, value in plain.items()}
 
 
 def target_of(settings: Mapping[str, Any]) -> str:

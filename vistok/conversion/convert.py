@@ -120,7 +120,8 @@ def convert(
     check_folder(folder)
     if push_to_hub is not None:
         _check_login(push_to_hub)
-    located = locate(str(source), None if config_file is None else str(config_file))
+    chosen = None if config_file is None else str(config_file)
+    located = locate(str(source), chosen, ask=family.needs_settings)
     if folder.resolve() in (located.weights.absolute().parent.resolve(), located.weights.resolve().parent):
         raise ValueError(f"--output_dir {folder} holds the checkpoint itself: choose a new folder")
     content = read(located.weights)

@@ -51,6 +51,7 @@ FAMILY = Family(
     name="fsq_pytorch",
     project="duchenzhuang/FSQ-pytorch",
     convert=_convert,
+    needs_settings=False,
     options=("levels",),
     published=tuple(
         Published(

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..networks import VQGANConfig
 from ..quantizers import VQConfig
-from .base import Converted, Family, OptionError, Published, Source, check_choice, need, rename, setting
+from .averages import check_choice
+from .base import Converted, Family, OptionError, Published, Source, need, rename, setting
 from .residual_layout import attention_levels, level_sizes
 from .vqgan_layout import PROJECTIONS, fused
 
@@ -70,6 +71,7 @@ FAMILY = Family(
     name="llamagen",
     project="FoundationVision/LlamaGen",
     convert=_convert,
+    needs_settings=False,
     options=("weights",),
     published=(
         Published(
