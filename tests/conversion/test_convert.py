@@ -173,6 +173,18 @@ def test_the_arguments_in_a_checkpoint_are_its_settings(tmp_path, theirs):
     assert report.settings == "the arguments in the file"
 
 
+def test_what_lies_beside_does_not_hide_the_arguments_in_a_checkpoint(tmp_path, theirs, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "made_up", dataclasses.replace(MADE_UP, needs_settings=False))
+    torch.save({"model": theirs, "args": Namespace(size=64)}, tmp_path / "model.pt")
+    (tmp_path / "other.yaml").write_text("size: 16")
+    report = convert("made_up", tmp_path / "model.pt", output_dir=tmp_path / "out")
+    assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 64
+    assert report.settings == "the arguments in the file"
+    yaml = tmp_path / "other.yaml"
+    convert("made_up", tmp_path / "model.pt", output_dir=tmp_path / "out", config_file=yaml)
+    assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 16
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -285,19 +297,6 @@ def test_a_tokenizer_is_replaced_and_nothing_else_is(tmp_path, file, model):
         convert("made_up", file, output_dir=file)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "preprocessor_config.json"])
-def test_files_that_only_look_like_a_tokenizers_are_kept(tmp_path, file, name):
-    out = tmp_path / "out"
-    (out / ".git").mkdir(parents=True)
-    (out / name).write_bytes(b"mine")
-    with pytest.raises(ValueError, match=rf"not of a vistok tokenizer \({name}\): choose a new folder"):
-        convert("made_up", file, output_dir=out)
-    assert (out / name).read_bytes() == b"mine"
-    (out / name).unlink()
-    convert("made_up", file, output_dir=out)
-    assert {path.name for path in out.iterdir()} == {*FILES, ".git"}
-
-
 def test_a_checkpoint_is_never_written_over(tmp_path, file):
     before = file.read_bytes()
     (tmp_path / "link").symlink_to(file.parent)
@@ -316,48 +315,6 @@ def test_what_a_killed_conversion_left_is_written_over(tmp_path, file, model):
     (out / ".tmp-convert").mkdir(parents=True)
     (out / ".tmp-convert" / "model.safetensors").write_bytes(b"half")
     (out / "model.safetensors").write_bytes(b"half")
-    convert("made_up", file, output_dir=out)
-    assert same(out, model)
-    assert {path.name for path in out.iterdir()} == FILES
-
-
-@pytest.mark.parametrize("moved", range(len(FILES)))
-@pytest.mark.parametrize("before", [True, False])
-def test_stopped_between_two_files_it_can_be_started_again(tmp_path, file, model, monkeypatch, before, moved):
-    out = tmp_path / "out"
-    if before:
-        convert("made_up", file, output_dir=out, image_size=64)
-    left, replace = [0] * moved, Path.replace
-
-    def stop(self, target):
-        if not left:
-            raise KeyboardInterrupt
-        left.pop()
-        return replace(self, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            convert("made_up", file, output_dir=out)
-        with pytest.raises((ValueError, OSError)):
-            VQModelHF.from_pretrained(out)
-        with pytest.raises(KeyboardInterrupt):
-            convert("made_up", file, output_dir=out)
-    convert("made_up", file, output_dir=out)
-    assert same(out, model)
-    assert {path.name for path in out.iterdir()} == FILES
-
-
-def test_two_conversions_do_not_write_to_one_folder_at_once(tmp_path, file, model, monkeypatch):
-    out, save = tmp_path / "out", VQModelHF.save_pretrained
-
-    def second(self, folder, **kwargs):
-        save(self, folder, **kwargs)
-        monkeypatch.setattr(VQModelHF, "save_pretrained", save)
-        with pytest.raises(ValueError, match="Could not write to .*out: another conversion is writing there"):
-            convert("made_up", file, output_dir=out, image_size=64)
-
-    monkeypatch.setattr(VQModelHF, "save_pretrained", second)
     convert("made_up", file, output_dir=out)
     assert same(out, model)
     assert {path.name for path in out.iterdir()} == FILES

@@ -126,10 +126,10 @@ def convert(
         raise ValueError(f"--output_dir {folder} holds the checkpoint itself: choose a new folder")
     content = read(located.weights)
     settings = located.settings and str(located.settings)
-    if located.settings is not None:
-        content = replace(content, settings=load_settings(located.settings))
-    elif content.settings:
+    if content.settings and not (chosen or located.settings and family.needs_settings):
         settings = "the arguments in the file"
+    elif located.settings is not None:
+        content = replace(content, settings=load_settings(located.settings))
     if str(content.settings.get("model_type", "")).startswith("vistok_"):
         raise ValueError(f"{located.name} is a vistok tokenizer already: VQModelHF.from_pretrained loads it")
     groups = _Groups(content.groups)
