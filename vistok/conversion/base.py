@@ -157,7 +157,7 @@ class Family:
     recognises: Callable[[dict[str, Any]], bool] | None = None
 
 
-_MOST_MATCHES = 2**24  # of a name with a pattern; the largest published checkpoints need 2**18
+_MOST_MATCHES = 2**24  # of a name with a pattern; Open-MAGVIT2, without its losses, needs 2**14
 MOST_LAYERS = 64  # of one list in a network
 MOST_LEVELS = 16  # of halved resolution: pictures are smaller than 2**16 pixels
 

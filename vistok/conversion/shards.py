@@ -21,10 +21,10 @@ def shards_of(index: Path) -> dict[str, str]:
 
     Example:
         >>> import tempfile
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> index = Path(folder.name, "model.safetensors.index.json")
-        >>> _ = index.write_text('{"weight_map": {"weight": "model-00001-of-00002.safetensors"}}')
-        >>> shards_of(index)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index = Path(folder, "model.safetensors.index.json")
+        ...     _ = index.write_text('{"weight_map": {"weight": "model-00001-of-00002.safetensors"}}')
+        ...     shards_of(index)
         {'weight': 'model-00001-of-00002.safetensors'}
     """
     try:
