@@ -29,6 +29,29 @@ def test_optvqs_folder_gives_its_tokens_and_pictures(folder):
     assert_as_expected(model, golden("optvq_hub_4heads")[1]["square"])
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_weights_in_several_files_are_one_model(folder, hub):
+    from huggingface_hub import HfApi
+
+    source, expected = golden("optvq_hub_4heads")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds neither model.safetensors nor model.safetensors.index.json"):
+        VQModelHF.from_pretrained(folder)
+    names = [f"model-0000{place}-of-00002.safetensors" for place in (1, 2)]
+    weight_map = {key: names[place % 2] for place, key in enumerate(source.groups[""])}
+    for name in names:
+        save_file({k: w for k, w in source.groups[""].items() if weight_map[k] == name}, folder / name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert_as_expected(VQModelHF.from_pretrained(folder), expected["square"])
+    HfApi().create_repo("BorelTHU/optvq-shards")
+    HfApi().upload_folder(repo_id="BorelTHU/optvq-shards", folder_path=folder)
+    assert_as_expected(VQModelHF.from_pretrained("BorelTHU/optvq-shards"), expected["square"])
+    (folder / names[0]).unlink()
+    with pytest.raises(ValueError, match=f"names {names[0]}, which is not there: download it too") as refused:
+        VQModelHF.from_pretrained(folder)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_titoks_folder_gives_its_tokens_and_pictures(tmp_path):
     source, expected = golden("titok_legacy_finetuned_decoder")
     save_file(source.groups[""], tmp_path / "model.safetensors")
@@ -54,6 +77,11 @@ def test_dtype_and_image_size_are_taken(folder):
     assert model.dtype == torch.bfloat16
     assert {state.dtype for state in model.quantizer.state_dict().values()} == {torch.float32}
     assert model.token_shape == (4, 32, 32)
+
+
+def test_an_image_size_of_0_is_no_default(folder):
+    with pytest.raises(ValueError, match="Expected a value of image_size, or none at all; got 0"):
+        VQModelHF.from_pretrained(folder, image_size=0)
 
 
 @pytest.mark.parametrize(

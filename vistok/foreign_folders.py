@@ -6,10 +6,12 @@ needs `vistok convert`.
 
 import json
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .messages import one_line
 from .modeling import VQModelHF
@@ -52,9 +54,11 @@ def load_foreign_folder(name: str, arguments: dict[str, Any]) -> VQModelHF | Non
             f"{', '.join(unknown) or 'this device_map'}, convert it first: "
             f"vistok convert {family.name} {name} --output_dir DIR"
         )
+    from .conversion.base import check_given
     from .conversion.reading import read
 
-    source = replace(read(cached_file(name, SAFE_WEIGHTS_NAME, **hub)), name=name, settings=settings)
+    check_given({"image_size": arguments.get("image_size")})
+    source = replace(read(_weights_of(name, hub)), name=name, settings=settings)
     size = {"image_size": arguments["image_size"]} if arguments.get("image_size") is not None else {}
     try:
         model = family.convert(source, **size).model(name)
@@ -68,6 +72,20 @@ def load_foreign_folder(name: str, arguments: dict[str, Any]) -> VQModelHF | Non
         raise ValueError(f"Expected a dtype such as torch.bfloat16, got {dtype!r}")
     model.to(dtype=dtype, device=device)
     return model
+
+
+def _weights_of(name: str, hub: dict[str, Any]) -> str:
+    """The file of the weights, or the index of several, which are then there too if they are anywhere."""
+    from .conversion.shards import shards_of
+
+    found = partial(cached_file, name, _raise_exceptions_for_missing_entries=False, **hub)
+    if whole := found(SAFE_WEIGHTS_NAME):
+        return whole
+    if index := found(SAFE_WEIGHTS_INDEX_NAME):
+        for shard in sorted(set(shards_of(Path(index)).values())):
+            found(shard)
+        return index
+    raise ValueError(f"{name} holds neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}")
 
 
 def foreign_image_size(name: str, arguments: dict[str, Any]) -> int | None:

@@ -1,5 +1,7 @@
 """From a file, folder or Hub id to a folder that loads: what is reported, refused and left behind."""
 
+import dataclasses
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -148,11 +150,39 @@ def test_several_settings_are_listed_and_config_says_which(tmp_path, file):
     assert report.settings == str(file.parent / "b.yaml")
 
 
+def test_a_family_without_settings_does_not_ask_which(tmp_path, file, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "made_up", dataclasses.replace(MADE_UP, needs_settings=False))
+    for name, size in (("a.yaml", 16), ("b.yaml", 64)):
+        (file.parent / name).write_text(f"size: {size}")
+    report = convert("made_up", file, output_dir=tmp_path / "out")
+    assert report.settings is None
+    assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 32
+    convert("made_up", file, output_dir=tmp_path / "out", config_file=file.parent / "b.yaml")
+    assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 64
+
+
+def test_families_whose_projects_keep_settings_ask():
+    asking = {name for name, family in FAMILIES.items() if family.needs_settings} - {"made_up"}
+    assert FAMILIES.keys() - asking - {"made_up"} == {"llamagen", "fsq_pytorch", "maskgit_vqgan", "var"}
+
+
 def test_the_arguments_in_a_checkpoint_are_its_settings(tmp_path, theirs):
     torch.save({"model": theirs, "args": Namespace(size=64)}, tmp_path / "model.pt")
     report = convert("made_up", tmp_path / "model.pt", output_dir=tmp_path / "out")
     assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 64
     assert report.settings == "the arguments in the file"
+
+
+def test_what_lies_beside_does_not_hide_the_arguments_in_a_checkpoint(tmp_path, theirs, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "made_up", dataclasses.replace(MADE_UP, needs_settings=False))
+    torch.save({"model": theirs, "args": Namespace(size=64)}, tmp_path / "model.pt")
+    (tmp_path / "other.yaml").write_text("size: 16")
+    report = convert("made_up", tmp_path / "model.pt", output_dir=tmp_path / "out")
+    assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 64
+    assert report.settings == "the arguments in the file"
+    yaml = tmp_path / "other.yaml"
+    convert("made_up", tmp_path / "model.pt", output_dir=tmp_path / "out", config_file=yaml)
+    assert VQModelHF.from_pretrained(tmp_path / "out").config.image_size == 16
 
 
 @pytest.mark.parametrize(
@@ -225,6 +255,26 @@ def test_what_a_family_does_not_take_is_refused(tmp_path, file):
         convert("made_u", file, output_dir=tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": 0},
+        {"weights": ""},
+        {"levels": []},
+        {"scales": ()},
+        {"push_to_hub": ""},
+        {"output_dir": ""},
+        {"config_file": ""},
+    ],
+    ids=str,
+)
+def test_an_option_of_0_or_nothing_is_no_default(tmp_path, file, options):
+    name = next(iter(options)).removesuffix("_file")
+    with pytest.raises(ValueError, match=f"^Expected a value of {name}, or none at all; got "):
+        convert("made_up", file, **{"output_dir": tmp_path / "out", **options})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tokenizer_is_replaced_and_nothing_else_is(tmp_path, file, model):
     out = tmp_path / "out"
     out.mkdir()
@@ -239,11 +289,25 @@ def test_a_tokenizer_is_replaced_and_nothing_else_is(tmp_path, file, model):
     with pytest.raises(ValueError, match=r"holds what is not of a vistok tokenizer \(notes.txt\)"):
         convert("made_up", file, output_dir=out)
     (out / "notes.txt").unlink()
-    (out / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match=r"not of a vistok tokenizer \(config.json\)"):
-        convert("made_up", file, output_dir=out)
+    for config in ('{"model_type": "bert", "of": "vistok_vq"}', "[]", "{"):
+        (out / "config.json").write_text(config)
+        with pytest.raises(ValueError, match=r"not of a vistok tokenizer \(README.md, config.json, "):
+            convert("made_up", file, output_dir=out)
     with pytest.raises(ValueError, match="is a file"):
         convert("made_up", file, output_dir=file)
+
+
+def test_a_checkpoint_is_never_written_over(tmp_path, file):
+    before = file.read_bytes()
+    (tmp_path / "link").symlink_to(file.parent)
+    for source in (file, file.parent, tmp_path / "link" / file.name):
+        for folder in (file.parent, tmp_path / "link"):
+            with pytest.raises(ValueError, match="choose a new folder"):
+                convert("made_up", source, output_dir=folder)
+    (file.parent / ".tmp-convert").mkdir()  # as if a killed conversion had made the folder
+    with pytest.raises(ValueError, match="holds the checkpoint itself: choose a new folder"):
+        convert("made_up", file, output_dir=file.parent)
+    assert file.read_bytes() == before
 
 
 def test_what_a_killed_conversion_left_is_written_over(tmp_path, file, model):
@@ -276,6 +340,45 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, file, model, mo
     assert not (tmp_path / "new").exists()
     assert {path.name for path in (tmp_path / "old").iterdir()} == FILES
     assert VQModelHF.from_pretrained(tmp_path / "old").config.image_size == 32
+
+
+def write_shards(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    names = [f"model-0000{place}-of-00002.safetensors" for place in (1, 2)]
+    weight_map = {key: names[place % 2] for place, key in enumerate(weights)}
+    for name in names:
+        save_file({key: weight for key, weight in weights.items() if weight_map[key] == name}, folder / name)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_a_checkpoint_in_several_files_is_one(tmp_path, theirs, model):
+    (tmp_path / "shards").mkdir()
+    write_shards(theirs, tmp_path / "shards")
+    for source in ("shards", "shards/model.safetensors.index.json"):
+        report = convert("made_up", tmp_path / source, output_dir=tmp_path / "out")
+        assert same(tmp_path / "out", model)
+        assert report.read == {"": len(theirs)}
+    (tmp_path / "shards" / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(
+        ValueError, match="names model-00002-of-00002.safetensors, which is not there: download it too$"
+    ):
+        convert("made_up", tmp_path / "shards", output_dir=tmp_path / "out")
+
+
+def test_a_checkpoint_in_several_files_on_the_hub_is_one(tmp_path, theirs, model, hub, monkeypatch):
+    (tmp_path / "shards").mkdir()
+    write_shards(theirs, tmp_path / "shards")
+    HfApi().create_repo("org/shards")
+    HfApi().upload_folder(repo_id="org/shards", folder_path=tmp_path / "shards")
+    convert("made_up", "org/shards", output_dir=tmp_path / "out")
+    assert same(tmp_path / "out", model)
+
+    def unreachable(*_, **__):
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    convert("made_up", "org/shards", output_dir=tmp_path / "out2")
+    assert same(tmp_path / "out2", model)
 
 
 @pytest.fixture(scope="module")

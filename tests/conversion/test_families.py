@@ -8,7 +8,7 @@ import torch
 
 from tests.conversion.golden_cases import assert_as_expected, golden
 from vistok import VQModelHF
-from vistok.conversion.base import Converted, Family
+from vistok.conversion.base import Converted, Family, OptionError
 
 CASES = {  # case -> family, its options, the prefix of what is expected
     "fsqpytorch_8555": ("fsq_pytorch", {}, ""),
@@ -159,3 +159,18 @@ def test_weights_that_are_no_real_numbers_are_listed():
     source.groups["model"]["quantize.embedding.weight"] = torch.ones(96, 8, dtype=torch.complex64)
     with pytest.raises(ValueError, match="of another kind: quantizer.codebook torch.complex64"):
         family("llamagen").convert(source).model("file")
+
+
+def test_llamagens_arguments_weigh_its_losses():
+    source, _ = golden("llamagen_model")
+    arguments = {"commit_loss_beta": 0.5, "entropy_loss_ratio": 0.1, "codebook_weight": 3.0}
+    config = family("llamagen").convert(dataclasses.replace(source, settings=arguments)).config
+    # Its training takes `codebook_weight` and multiplies nothing by it.
+    assert (config.commitment_weight, config.entropy_weight, config.codebook_weight) == (0.5, 0.1, 1.0)
+    assert family("llamagen").convert(source).config.entropy_weight == 0
+
+
+def test_llamagen_without_averages_names_the_way_out():
+    source, _ = golden("llamagen_model")
+    with pytest.raises(OptionError, match="no averaged weights .*: take --weights raw"):
+        family("llamagen").convert(source, weights="ema")

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tests.conversion.golden_cases import close
 from vistok import EMAVQConfig, FSQConfig, IBQConfig, LFQConfig, SimVQConfig, VQConfig
-from vistok.conversion.base import Source
+from vistok.conversion.base import OptionError, Source
 from vistok.conversion.visual_tokenizer import FAMILY
 
 WIDTHS, RES_BLOCKS, Z = [32, 64, 64], 2, 16
@@ -212,3 +212,50 @@ def test_vqgan_with_each_quantizer(name: str):
 def test_without_levels_it_asks_for_them():
     with pytest.raises(ValueError, match="one number for each of the 4 channels"):
         converted(original(4), {}, {})
+
+
+TRAINED = {"coef_commit": 0.5, "coef_entropy": 0.2, "coef_vq": 0.7}
+REGULARIZED = {"use_entropy_reg": True, "entropy_reg_temp": 0.05}
+ENTROPY = {"entropy_weight": 0.2, "entropy_temperature": 0.05}
+NONE = {"entropy_weight": 0.0, "entropy_temperature": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "train", "wanted"),
+    [
+        ("VQ", REGULARIZED, TRAINED, {"commitment_weight": 0.5, "codebook_weight": 0.7, **ENTROPY}),
+        ("VQ", {}, TRAINED, {"commitment_weight": 0.5, "codebook_weight": 0.7, **NONE}),
+        ("VQ", {}, {}, {"commitment_weight": 0.25, "codebook_weight": 1.0, **NONE}),
+        ("EMA", {}, TRAINED, {"commitment_weight": 0.5}),
+        ("SimVQ", {}, TRAINED, {"commitment_weight": 0.5, "codebook_weight": 0.7}),
+        ("LFQ", REGULARIZED, TRAINED, {"commitment_weight": 0.5, **ENTROPY}),
+        ("LFQ", {}, {}, {"commitment_weight": 0.25, "entropy_weight": 0.1, "entropy_temperature": 0.01}),
+        ("LFQ", {}, {"coef_vq": 1.0}, {"commitment_weight": 0.25, **NONE}),  # of train_vqgan.py
+        ("LFQ", {"use_entropy_reg": False}, TRAINED, NONE),
+        (
+            "IBQ",
+            REGULARIZED,
+            TRAINED,
+            {"commitment_weight": 0.5, "codebook_weight": 0.7, "double_quantization_weight": 0.7, **ENTROPY},
+        ),
+        ("IBQ", {}, {"coef_commit": 0.25}, {"normalize": False, "codebook_weight": 1.0, **NONE}),
+    ],
+)
+def test_the_weights_of_losses_are_the_files(name, parameters, train, wanted):
+    target, _, shapes, _ = QUANTIZERS[name]
+    tensors = {f"quantizer.{key}": torch.ones(shape) for key, shape in shapes.items()}
+    settings = {"quantizer": {"target": f"models.quantizer.{target}", "params": parameters}, "train": train}
+    network = original({"LFQ": 7}.get(name, 6))
+    config = FAMILY.convert(Source("model.pt", {"": {**network.state_dict(), **tensors}}, settings)).config
+    assert {field: getattr(config, field) for field in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", ["VQ", "LFQ"])
+def test_levels_are_only_of_fsq(name):
+    target, _, shapes, _ = QUANTIZERS[name]
+    tensors = {f"quantizer.{key}": torch.ones(shape) for key, shape in shapes.items()}
+    source = Source(
+        "model.pt", {"": {**original(6).state_dict(), **tensors}}, {"quantizer": {"target": f"x.{target}"}}
+    )
+    with pytest.raises(OptionError, match="--levels 8 8 are of FSQ, and its quantizer is another"):
+        FAMILY.convert(source, levels=[8, 8])

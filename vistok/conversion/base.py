@@ -142,6 +142,8 @@ class Family:
         published: The checkpoints known to be of this family.
         options: The names of its keyword arguments beside `image_size`, which every family takes: `levels`
             and `scales` (lists of integers), `weights` (`"raw"` or `"ema"`).
+        needs_settings: Whether the project keeps settings in a file that says what weights do not: several
+            beside a checkpoint are then refused until it is clear which is meant.
         recognises: Whether the `config.json` of a folder of safetensors is of this family: `from_pretrained`
             then loads the folder as it is.
     """
@@ -151,7 +153,13 @@ class Family:
     convert: Callable[..., Converted]
     published: tuple[Published, ...] = ()
     options: tuple[str, ...] = ()
+    needs_settings: bool = True
     recognises: Callable[[dict[str, Any]], bool] | None = None
+
+
+_MOST_MATCHES = 2**24  # of a name with a pattern; Open-MAGVIT2, without its losses, needs 2**14
+MOST_LAYERS = 64  # of one list in a network
+MOST_LEVELS = 16  # of halved resolution: pictures are smaller than 2**16 pixels
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,12 @@ def rename(weights: Mapping[str, Tensor], rules: Mapping[str, str], drop: Iterab
         weights: Under the source's names.
         rules: Pattern of a whole name -> the new name, with `\1` for groups. The first that fits counts.
         drop: Patterns of whole names to drop.
+
+    Raises:
+        ValueError: There are so many of both that no tokenizer can be meant.
     """
+    if len(weights) * len(rules) > _MOST_MATCHES:
+        raise ValueError(f"{len(weights):,} weights of {len(rules):,} kinds are more than any tokenizer has")
     compiled = [(re.compile(pattern), new) for pattern, new in rules.items()]
     dropping = [re.compile(pattern) for pattern in drop]
     renamed, dropped, left_over = {}, [], []
@@ -200,73 +213,37 @@ def need(weights: Mapping[str, Tensor], name: str, ndim: int) -> torch.Size:
     return weights[name].shape
 
 
-def numbered(weights: Mapping[str, Tensor], pattern: str) -> int:
+def numbered(weights: Mapping[str, Tensor], pattern: str, step: int = 1, most: int = MOST_LAYERS) -> int:
     """How many things the names number, from 0 on.
 
     Args:
         weights: Under the source's names.
         pattern: Of the beginning of a name, with the number as its one group.
-    """
-    found = [int(match[1]) for name in weights if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
-
-
-def chosen_weights(source: Source, weights: str, frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The weights of a checkpoint of Lightning.
-
-    Args:
-        source: The checkpoint.
-        weights: `"raw"`, or `"ema"` for their moving averages.
-        frozen: Names of weights that training does not move, and that need no average.
+        step: From one number to the next; what has no weights between has numbers too.
+        most: How many there can be. A name costs a file nothing, and what it numbers is gone through.
 
     Raises:
-        ValueError: There are none, or `weights` is neither.
+        ValueError: A number is left out, or there are more.
     """
-    check_choice(weights)
-    found = source.weights("state_dict", "")
-    return averaged(found, frozen) if weights == "ema" else found
+    found = {int(match[1]) for name in weights if (match := re.match(pattern, name))}
+    name = pattern.replace(r"(\d+)", "N").replace("\\", "").rstrip(".")
+    if len(found) > most:
+        raise ValueError(f"It has {len(found):,} of {name}, more than any tokenizer")
+    for place, number in enumerate(sorted(found)):
+        if number != place * step:
+            raise ValueError(f"Of {name} it has {number} but not {place * step}")
+    return len(found)
 
 
-def check_choice(weights: str) -> None:
-    """Raises `OptionError` where `weights` is neither `"raw"` nor `"ema"`."""
-    if weights not in ("raw", "ema"):
-        raise OptionError(f"Expected weights 'raw' or 'ema', got {weights!r}")
+def check_given(options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where an option is 0 or empty, which families would take for not given."""
+    for name, value in options.items():
+        if value is not None and not value:
+            raise ValueError(f"Expected a value of {name}, or none at all; got {value!r}")
 
 
 class OptionError(ValueError):
     """The file may be of the family, but not with this option."""
-
-
-def averaged(weights: Mapping[str, Tensor], frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The weights with the values of their moving averages, without those of losses.
-
-    Lightning's checkpoints of latent-diffusion and its heirs keep the averages as buffers, named like the
-    parameter without its dots.
-
-    Args:
-        weights: Under the source's names.
-        frozen: Names of weights that training does not move, and that need no average.
-
-    Raises:
-        ValueError: There are no averages, or a weight has none, or one belongs to no weight.
-    """
-    prefix = "model_ema."
-    averages = {
-        name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
-    }
-    averages = {name: value for name, value in averages.items() if name not in ("decay", "num_updates")}
-    if not averages:
-        raise OptionError(f"It has no averaged weights ({prefix}*): take --weights raw")
-    plain = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-    keys = {name: name.replace(".", "") for name in plain}
-    lost = [name for name in plain if not name.startswith("loss.") and keys[name] not in averages]
-    lost = [name for name in lost if name not in frozen]
-    if lost:
-        raise OptionError(f"Some weights have no average ({prefix}*): {', '.join(lost)}; take --weights raw")
-    foreign = sorted(prefix + key for key in averages.keys() - set(keys.values()))
-    if foreign:
-        raise OptionError(f"Some averages are of no weight: {', '.join(foreign)}")
-    return {name: averages.get(keys[name], value) for name, value in plain.items()}
 
 
 def target_of(settings: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import re
-import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,21 +12,14 @@ from torch import Tensor
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from .. import __version__
-from ..files import flush
 from ..messages import one_line
-from ..model_card import write_model_card
 from ..modeling import VQModelHF
 from ..pretrained import upload_tokenizer
-from .base import Converted, Family, OptionError, Source
+from .base import Converted, Family, OptionError, Source, check_given
 from .families import FAMILIES, find_family
+from .folder import check_folder, write_folder
 from .reading import read
 from .sources import Located, load_settings, locate
-
-_TEMPORARY = ".tmp-convert"
-_OF_A_TOKENIZER = re.compile(
-    r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|preprocessor_config\.json|README\.md"
-    r"|\.git.*|\.cache|\.tmp-convert"
-)
 
 
 @dataclass(frozen=True)
@@ -119,21 +110,26 @@ def convert(
     """
     family = find_family(family) if isinstance(family, str) else family
     options = {"weights": weights, "levels": levels, "scales": scales, "image_size": image_size}
+    places = {"source": source, "output_dir": output_dir, "config": config_file, "push_to_hub": push_to_hub}
+    check_given({**places, **options})
     options = {name: value for name, value in options.items() if value is not None}
     for name in options.keys() - {"image_size", *family.options}:
         known = ", ".join(f"--{option}" for option in ("image_size", *family.options))
         raise ValueError(f"{family.name} does not take --{name}; its options are {known}")
     folder = Path(output_dir)
-    _check_output(folder)
+    check_folder(folder)
     if push_to_hub is not None:
         _check_login(push_to_hub)
-    located = locate(str(source), None if config_file is None else str(config_file))
+    chosen = None if config_file is None else str(config_file)
+    located = locate(str(source), chosen, ask=family.needs_settings)
+    if folder.resolve() in (located.weights.absolute().parent.resolve(), located.weights.resolve().parent):
+        raise ValueError(f"--output_dir {folder} holds the checkpoint itself: choose a new folder")
     content = read(located.weights)
     settings = located.settings and str(located.settings)
-    if located.settings is not None:
-        content = replace(content, settings=load_settings(located.settings))
-    elif content.settings:
+    if content.settings and not (chosen or located.settings and family.needs_settings):
         settings = "the arguments in the file"
+    elif located.settings is not None:
+        content = replace(content, settings=load_settings(located.settings))
     if str(content.settings.get("model_type", "")).startswith("vistok_"):
         raise ValueError(f"{located.name} is a vistok tokenizer already: VQModelHF.from_pretrained loads it")
     groups = _Groups(content.groups)
@@ -150,7 +146,7 @@ def convert(
     )
     name = push_to_hub or folder.resolve().name
     which = options.get("weights", "raw") if "weights" in family.options else ""
-    _write(model, folder, name, {"Origin": _origin(family, located, report, which)})
+    write_folder(model, folder, name, {"Origin": _origin(family, located, report, which)})
     if push_to_hub is None:
         return report
     try:
@@ -227,23 +223,6 @@ def _origin(family: Family, located: Located, report: Report, which: str) -> str
     return " ".join([f"{text}: {report.weights} {kind}, nothing left over.", *figures])
 
 
-def _check_output(folder: Path) -> None:
-    """Refuses a folder with anything in it but a tokenizer, or what a killed conversion left."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"--output_dir {folder} is a file")
-    names = {path.name for path in folder.iterdir()}
-    foreign = sorted(name for name in names if not _OF_A_TOKENIZER.fullmatch(name))
-    if not foreign and "config.json" in names:
-        foreign = [] if "vistok_" in (folder / "config.json").read_text(errors="replace") else ["config.json"]
-    if foreign:
-        raise ValueError(
-            f"--output_dir {folder} holds what is not of a vistok tokenizer ({', '.join(foreign[:5])}): "
-            "choose a new folder"
-        )
-
-
 def _check_login(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
@@ -252,41 +231,6 @@ def _check_login(repo_id: str) -> None:
         raise ValueError(
             f"--push_to_hub {repo_id}: {one_line(error)}; check the name, run `hf auth login` or set HF_TOKEN"
         ) from error
-
-
-def _write(model: VQModelHF, folder: Path, name: str, sections: dict[str, str]) -> None:
-    """Writes a folder whole: beside what is there, then moved in, the configuration last.
-
-    Without its configuration a folder does not load: killed in between, it is never half a tokenizer.
-    """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    temporary = folder / _TEMPORARY
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_model_card(model, temporary, name=name, sections=sections)
-        model.save_pretrained(temporary)
-        files = sorted(temporary.iterdir(), key=lambda path: path.name == "config.json")
-        for path in files:
-            flush(path)
-        for path in (folder / "config.json", *folder.glob("model*.safetensors*")):
-            path.unlink(missing_ok=True)
-        for path in files:
-            path.replace(folder / path.name)
-        temporary.rmdir()
-        flush(folder)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        if not isinstance(error, Exception):
-            raise
-        problem = one_line(error)
-        if "No space" in problem:
-            room = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            problem += f": make room, {shutil.disk_usage(room).free / 1e6:,.1f} MB are free"
-        raise ValueError(f"Could not write to {folder}: {problem}") from error
 
 
 def _push(folder: Path, repo_id: str, title: str) -> str:

@@ -15,7 +15,8 @@ def _convert(
     source: Source, *, image_size: int | None = None, levels: Sequence[int] | None = None
 ) -> Converted:
     weights = source.weights("model_state_dict", "")
-    downsamples = numbered(weights, r"enc\.blocks\.(\d+)\.") // 2  # activations between have numbers too
+    # The last is the convolution to the latents, and activations between have numbers too.
+    downsamples = max(0, numbered(weights, r"enc\.blocks\.(\d+)\.", step=2) - 1)
     channels = need(weights, f"enc.blocks.{2 * downsamples}.weight", 4)[0]
     if levels is None and channels not in _LEVELS:
         raise ValueError(
@@ -50,6 +51,7 @@ FAMILY = Family(
     name="fsq_pytorch",
     project="duchenzhuang/FSQ-pytorch",
     convert=_convert,
+    needs_settings=False,
     options=("levels",),
     published=tuple(
         Published(

@@ -1,7 +1,8 @@
 """IBQ of SEED-Voken (github.com/TencentARC/SEED-Voken): VQGAN's network with index backpropagation."""
 
 from ..quantizers import IBQConfig
-from .base import Converted, Family, Published, Source, chosen_weights, need, rename, setting, target_of
+from .averages import chosen_weights
+from .base import Converted, Family, Published, Source, need, rename, setting, target_of
 from .vqgan_layout import LOSSES, PROJECTIONS, fused, vqgan_config, vqgan_rules
 
 

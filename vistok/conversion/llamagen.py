@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..networks import VQGANConfig
 from ..quantizers import VQConfig
-from .base import Converted, Family, Published, Source, check_choice, need, rename, setting
+from .averages import check_choice
+from .base import Converted, Family, OptionError, Published, Source, need, rename, setting
 from .residual_layout import attention_levels, level_sizes
 from .vqgan_layout import PROJECTIONS, fused
 
@@ -14,6 +15,8 @@ from .vqgan_layout import PROJECTIONS, fused
 def _convert(source: Source, *, image_size: int | None = None, weights: str = "raw") -> Converted:
     check_choice(weights)
     groups = ("ema",) if weights == "ema" else ("model", "state_dict", "")
+    if weights == "ema" and "ema" not in source.groups:
+        raise OptionError("It has no averaged weights ('ema'): take --weights raw")
     state = fused(source.weights(*groups))
     network = _network(state)
     size, dim = need(state, "quantize.embedding.weight", 2)
@@ -21,8 +24,10 @@ def _convert(source: Source, *, image_size: int | None = None, weights: str = "r
         codebook_size=size,
         codebook_dim=dim,
         normalize=setting(source.settings, "codebook_l2_norm", default=True),
-        codebook_weight=1.0,
+        codebook_weight=1.0,  # the project's argument of this name is read by none of its losses
         commitment_weight=setting(source.settings, "commit_loss_beta", default=0.25),
+        entropy_weight=setting(source.settings, "entropy_loss_ratio", default=0.0),
+        entropy_temperature=0.01,
         image_size=image_size or setting(source.settings, "image_size", default=256),
         network=network,
     )
@@ -66,6 +71,7 @@ FAMILY = Family(
     name="llamagen",
     project="FoundationVision/LlamaGen",
     convert=_convert,
+    needs_settings=False,
     options=("weights",),
     published=(
         Published(

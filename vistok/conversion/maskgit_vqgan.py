@@ -35,6 +35,7 @@ FAMILY = Family(
     name="maskgit_vqgan",
     project="MaskGIT-VQGAN (google-research/maskgit), ported by open-muse",
     convert=_convert,
+    needs_settings=False,
     published=(
         Published(
             "fun-research/TiTok/maskgit-vqgan-imagenet-f16-256.bin",

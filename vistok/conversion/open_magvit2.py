@@ -7,7 +7,8 @@ were trained on the tokens of the averages.
 """
 
 from ..quantizers import LFQConfig
-from .base import Converted, Family, Published, Source, chosen_weights, need, rename, setting
+from .averages import chosen_weights
+from .base import Converted, Family, Published, Source, need, rename, setting
 from .magvit2_layout import DROPPED, magvit2_config, magvit2_rules, trained_size
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..messages import one_line
 from .base import Source
+from .shards import INDEX, shards_of
 
 TIME_LIMIT = 300  # seconds to open a pickle, and 1 more for each 10 MB of it
 _MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; 10,000 tensors have 1 MB
@@ -28,12 +29,13 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "T
 def read(path: str | os.PathLike) -> Source:
     """Reads a checkpoint.
 
-    A safetensors file is read as it is. What `torch.save` wrote is opened by another process
-    (`checkpoint_sandbox/`), with `weights_only=True`, a limit on memory and time, and no way to start
-    programs, write or reach a network.
+    A safetensors file is read as it is, an index of several with all of them. What `torch.save` wrote is
+    opened by another process (`checkpoint_sandbox/`), with `weights_only=True`, a limit on memory and time,
+    and no way to start programs, write or reach a network.
 
     Args:
-        path: A `.safetensors` file, or one of `torch.save`: `.pt`, `.pth`, `.ckpt`, `.bin`.
+        path: A `.safetensors` file, the `.safetensors.index.json` of several, or one of `torch.save`: `.pt`,
+            `.pth`, `.ckpt`, `.bin`.
 
     Returns:
         The tensors, mapped from a file: memory is used where they are. `settings` holds the arguments of the
@@ -60,6 +62,8 @@ def read(path: str | os.PathLike) -> Source:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     if not head:
         raise ValueError(f"{path} is empty")
+    if path.name.endswith(INDEX):
+        return _printable(Source(name=str(path), groups={"": _read_shards(path)}))
     if head[8:9] != b"{":
         for beginning, what in _NOT_WEIGHTS.items():
             if re.match(beginning, head):
@@ -70,11 +74,32 @@ def read(path: str | os.PathLike) -> Source:
         source = _read_pickle(path)
     else:
         raise ValueError(f"{path} is neither a safetensors file nor one of torch.save")
+    return _printable(source)
+
+
+def _printable(source: Source) -> Source:
+    """The source, if messages and reports may show its names in a terminal."""
     names = [*source.groups, *source.others, *(name for group in source.groups.values() for name in group)]
     for name in names:
-        if not name.isprintable():  # messages and reports show it in a terminal
-            raise ValueError(f"{path} holds a name with unprintable characters: {ascii(name)[:100]}")
+        if not name.isprintable():
+            raise ValueError(f"{source.name} holds a name with unprintable characters: {ascii(name)[:100]}")
     return source
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    weight_map = shards_of(index)
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise ValueError(f"{index} names {name}, which is not there: download it too")
+        found = _read_safetensors(shard, shard)[0]
+        wanted = {key for key, file in weight_map.items() if file == name}
+        if wrong := found.keys() ^ wanted:
+            where = "only the file" if min(wrong) in found else "only the index"
+            raise ValueError(f"{index} does not fit {shard.name}: {where} has {ascii(min(wrong))}")
+        tensors |= found
+    return tensors
 
 
 def _read_safetensors(path: Path, name: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import need, numbered
+from .base import MOST_LEVELS, need, numbered
 
 
 def level_sizes(
@@ -31,7 +31,7 @@ def level_sizes(
         raise ValueError(f"It has no weights {levels}.0.{block}.*: is it of another family?")
     widths = [
         need(weights, f"{levels}.{level}.{block}.{blocks - 1}.conv2.weight", 4)[0]
-        for level in range(numbered(weights, rf"{re.escape(levels)}\.(\d+)\."))
+        for level in range(numbered(weights, rf"{re.escape(levels)}\.(\d+)\.", most=MOST_LEVELS))
     ]
     return {
         "hidden_channels": hidden_channels,
@@ -54,10 +54,8 @@ def attention_levels(weights: Mapping[str, Tensor], levels: str = "encoder.down"
         weights: Under the source's names.
         levels: What the layout calls the list of the encoder's levels.
     """
-    starts = (
-        f"{levels}.{level}.attn." for level in range(numbered(weights, rf"{re.escape(levels)}\.(\d+)\."))
-    )
-    return [level for level, start in enumerate(starts) if any(name.startswith(start) for name in weights)]
+    pattern = re.compile(rf"{re.escape(levels)}\.(\d+)\.attn\.")
+    return sorted({int(match[1]) for name in weights if (match := pattern.match(name))})
 
 
 def stage_rules(theirs: str, ours: str) -> dict[str, str]:

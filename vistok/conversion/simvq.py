@@ -6,7 +6,8 @@ A checkpoint of Lightning with the weights and moving averages of them; the froz
 """
 
 from ..quantizers import SimVQConfig
-from .base import Converted, Family, Published, Source, chosen_weights, need, rename, setting
+from .averages import chosen_weights
+from .base import Converted, Family, Published, Source, need, rename, setting
 from .magvit2_layout import DROPPED, magvit2_config, magvit2_rules, trained_size
 
 

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from ..messages import one_line
+from .shards import INDEX, shards_of
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>[^/].*))?")
@@ -31,7 +32,7 @@ class Located:
     Attributes:
         name: As the user named it: a path, a Hub id, or one with a file.
         public_name: The same without the folders of this machine, for cards and commits.
-        weights: The file of its tensors.
+        weights: The file of its tensors, or the index of several.
         settings: The project's configuration file beside it, if there is one.
     """
 
@@ -41,12 +42,13 @@ class Located:
     settings: Path | None = None
 
 
-def locate(source: str, settings: str | None = None) -> Located:
+def locate(source: str, settings: str | None = None, ask: bool = True) -> Located:
     """Finds a checkpoint, downloading it into the cache of `huggingface_hub` where needed.
 
     Args:
         source: A file, a folder with one checkpoint, `"org/name"` or `"org/name/path/file.pt"`.
         settings: The project's configuration file; by default the one beside the checkpoint.
+        ask: Whether several beside the checkpoint are refused; otherwise none of them counts.
 
     Raises:
         ValueError: It is not there, not to be reached, or it is not clear which file is meant.
@@ -55,12 +57,12 @@ def locate(source: str, settings: str | None = None) -> Located:
     if settings is not None and not Path(settings).is_file():
         raise ValueError(f"--config: there is no file {settings}")
     if path.exists():
-        return _beside(source, path, settings, public_name=path.resolve().name)
+        return _beside(source, path, settings, ask, public_name=path.resolve().name)
     hub_id = _HUB_ID.fullmatch(source)
     if hub_id is None or path.suffix in _WEIGHTS and source.count("/") < 2:
         raise ValueError(f"There is no file or folder {source}")
     try:
-        return _on_the_hub(hub_id["repo"], hub_id["file"], settings)
+        return _on_the_hub(hub_id["repo"], hub_id["file"], settings, ask)
     except GatedRepoError as error:
         raise ValueError(
             f"{hub_id['repo']} is gated: ask for access at https://huggingface.co/{hub_id['repo']}, "
@@ -72,25 +74,25 @@ def locate(source: str, settings: str | None = None) -> Located:
         ) from error
 
 
-def _beside(name: str, path: Path, settings: str | None, public_name: str) -> Located:
+def _beside(name: str, path: Path, settings: str | None, ask: bool, public_name: str) -> Located:
     """A checkpoint of this machine; `path` is its file or folder."""
     if path.is_dir():
         path = path / _pick_weights([p.name for p in path.iterdir() if p.is_file()], str(path))
     if settings is None:
         for folder in _folders(path.parent):
             names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-            if found := _pick_settings(names, path.stem, str(folder)):
+            if found := _pick_settings(names, path.stem, str(folder), ask):
                 return Located(name, public_name, path, folder / found)
     return Located(name, public_name, path, None if settings is None else Path(settings))
 
 
-def _on_the_hub(repo: str, file: str | None, settings: str | None) -> Located:
+def _on_the_hub(repo: str, file: str | None, settings: str | None, ask: bool) -> Located:
     try:
         info = HfApi().model_info(repo)
     except (HfHubHTTPError, HFValidationError):
         raise
     except Exception as error:  # offline, or an error of whichever HTTP client huggingface_hub has
-        return _in_the_cache(repo, file, settings, error)
+        return _in_the_cache(repo, file, settings, ask, error)
     name = "/".join(filter(None, (repo, file)))
     files = [sibling.rfilename for sibling in info.siblings or []]
     if file is None:
@@ -101,20 +103,23 @@ def _on_the_hub(repo: str, file: str | None, settings: str | None) -> Located:
     found = None
     for folder in _folders(PurePosixPath(file).parent) if settings is None else ():
         names = [PurePosixPath(name).name for name in files if PurePosixPath(name).parent == folder]
-        if found := _pick_settings(names, PurePosixPath(file).stem, f"{repo}/{folder}"):
+        if found := _pick_settings(names, PurePosixPath(file).stem, f"{repo}/{folder}", ask):
             found = str(folder / found)
             break
     try:
-        weights = hf_hub_download(repo, file)  # by branch: by commit it would not be found again offline
+        # By branch: by commit they would not be found again offline.
+        weights = Path(hf_hub_download(repo, file))
+        for shard in sorted(set(shards_of(weights).values())) if file.endswith(INDEX) else ():
+            hf_hub_download(repo, str(PurePosixPath(file).with_name(shard)))
         beside = hf_hub_download(repo, found) if found else settings
     except RepositoryNotFoundError:  # which a gated one is too
         raise
     except Exception as error:  # as above, and a full disk
         raise ValueError(f"Could not download {file} of {repo}: {one_line(error)}") from error
-    return Located(name, name, Path(weights), None if beside is None else Path(beside))
+    return Located(name, name, weights, None if beside is None else Path(beside))
 
 
-def _in_the_cache(repo: str, file: str | None, settings: str | None, reason: Exception) -> Located:
+def _in_the_cache(repo: str, file: str | None, settings: str | None, ask: bool, reason: Exception) -> Located:
     name = "/".join(filter(None, (repo, file)))
     try:
         if file is None:
@@ -126,7 +131,7 @@ def _in_the_cache(repo: str, file: str | None, settings: str | None, reason: Exc
             f"{name} is no file or folder here, nor in the cache of the Hub, "
             f"which cannot be reached: {one_line(reason)}"
         ) from error
-    return _beside(name, path, settings, public_name=name)
+    return _beside(name, path, settings, ask, public_name=name)
 
 
 def _folders(folder: Any) -> tuple:
@@ -134,24 +139,27 @@ def _folders(folder: Any) -> tuple:
     return (folder, folder.parent / "configs") if folder.name == "checkpoints" else (folder,)
 
 
-def _pick_weights(names: Iterable[str], where: str) -> str:
+def _pick_weights(names: list[str], where: str) -> str:
     found = sorted(name for name in names if name.endswith(_WEIGHTS))
     if "model.safetensors" in found:
         return "model.safetensors"
+    if f"model{INDEX}" in names:
+        return f"model{INDEX}"
     if len(found) != 1:
         these = f"several checkpoints ({', '.join(found)}): name one" if found else "no checkpoint"
         raise ValueError(f"{where} holds {these}")
     return found[0]
 
 
-def _pick_settings(names: Iterable[str], stem: str, where: str) -> str | None:
+def _pick_settings(names: Iterable[str], stem: str, where: str, ask: bool) -> str | None:
     names = sorted(names)
     found = [name for name in names if name.endswith((".yaml", ".yml"))]
     for name in (f"{stem}.yaml", "config.yaml", "model.yaml"):
         if name in found:
             return name
-    if len(found) > 1:
+    if len(found) > 1 and ask:
         raise ValueError(f"{where} holds several settings files ({', '.join(found)}): say which by --config")
+    found = found if len(found) == 1 else []
     return next(iter(found), "config.json" if "config.json" in names else None)
 
 

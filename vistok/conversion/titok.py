@@ -9,7 +9,7 @@ from torch import Tensor
 from ..configuration import VisualTokenizerConfig
 from ..networks import TiTokConfig
 from ..quantizers import ContinuousConfig, VQConfig
-from .base import Converted, Family, Published, Source, need, numbered, rename, setting
+from .base import MOST_LEVELS, Converted, Family, Published, Source, need, numbered, rename, setting
 from .maskgit_layout import decoder_rules
 
 
@@ -59,7 +59,7 @@ def _network(weights: Mapping[str, Tensor]) -> TiTokConfig:
     entries, channels = need(weights, "pixel_quantize.embedding.weight", 2)
     widths = [
         need(weights, f"pixel_decoder.up.{level}.block.0.norm2.weight", 1)[0]
-        for level in range(numbered(weights, r"pixel_decoder\.up\.(\d+)\."))
+        for level in range(numbered(weights, r"pixel_decoder\.up\.(\d+)\.", most=MOST_LEVELS))
     ]
     pixel_hidden_channels = math.gcd(*widths)
     return TiTokConfig(

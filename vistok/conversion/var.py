@@ -92,6 +92,7 @@ FAMILY = Family(
     name="var",
     project="FoundationVision/VAR",
     convert=_convert,
+    needs_settings=False,
     options=("scales",),
     published=(
         Published(

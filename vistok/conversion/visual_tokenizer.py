@@ -9,7 +9,19 @@ from torch import Tensor
 from ..configuration import NetworkConfig, VisualTokenizerConfig
 from ..networks import SimpleCNNConfig, VQGANConfig
 from ..quantizers import EMAVQConfig, FSQConfig, IBQConfig, LFQConfig, SimVQConfig, VQConfig
-from .base import Converted, Family, Published, Source, need, numbered, rename, setting
+from .base import (
+    MOST_LAYERS,
+    MOST_LEVELS,
+    Converted,
+    Family,
+    OptionError,
+    Published,
+    Source,
+    need,
+    numbered,
+    rename,
+    setting,
+)
 from .residual_layout import multiple
 from .vqgan_layout import fused
 
@@ -81,17 +93,16 @@ def _quantizer(
     parameters = quantizer.get("params") or {}
     latent_dim = need(weights, "enc2code.weight", 4)[0]
     target = (quantizer.get("target") or "").rsplit(".", 1)[-1]
+    commitment = {"commitment_weight": setting(settings, "coef_commit", default=0.25)}
+    codebook_weight = setting(settings, "coef_vq", default=1.0)
+    if levels is not None and ("quantizer.codebook.weight" in weights or target == "LookupFreeQuantizer"):
+        raise OptionError(f"--levels {' '.join(map(str, levels))} are of FSQ, and its quantizer is another")
     if "quantizer.codebook.weight" not in weights:
         levels = levels or parameters.get("levels")
         if target == "LookupFreeQuantizer":
-            temperature = parameters.get("entropy_reg_temp", 0.01)
-            entropy = 0.1 if parameters.get("use_entropy_reg", True) else 0.0
+            entropy = _entropy(settings, parameters, used=True)
             return lambda **common: LFQConfig(
-                num_bits=latent_dim,
-                bit_order="lsb",
-                entropy_weight=entropy,
-                entropy_temperature=temperature,
-                **common,
+                num_bits=latent_dim, bit_order="lsb", **commitment, **entropy, **common
             )
         if levels is None:
             raise ValueError(
@@ -104,33 +115,47 @@ def _quantizer(
             )
         return lambda **common: FSQConfig(levels=list(levels), bound="atanh", **common)
     size, dim = need(weights, "quantizer.codebook.weight", 2)
-    table = {"codebook_size": size, "codebook_dim": dim}
-    if "quantizer.codebook_proj.weight" in weights:
-        return lambda **common: SimVQConfig(**table, **common)
-    if target == "IndexBackpropagationQuantizer":
-        return lambda **common: IBQConfig(**table, codebook_weight=1.0, commitment_weight=0.25, **common)
+    table = {"codebook_size": size, "codebook_dim": dim, **commitment}
     normalize = parameters.get("l2_norm", False)
     if "quantizer.ema_sumz" in weights:
         decay = parameters.get("ema_decay", 0.99)
         return lambda **common: EMAVQConfig(**table, normalize=normalize, decay=decay, epsilon=0.0, **common)
-    return lambda **common: VQConfig(
-        **table, normalize=normalize, normalize_losses=False, commitment_weight=0.25, **common
-    )
+    table["codebook_weight"] = codebook_weight
+    if "quantizer.codebook_proj.weight" in weights:
+        return lambda **common: SimVQConfig(**table, **common)
+    table |= _entropy(settings, parameters, used=False)
+    if target == "IndexBackpropagationQuantizer":  # its loss of the codebook is two errors, one to both sides
+        return lambda **common: IBQConfig(
+            **table, normalize=False, double_quantization_weight=codebook_weight, **common
+        )
+    return lambda **common: VQConfig(**table, normalize=normalize, normalize_losses=False, **common)
+
+
+def _entropy(settings: Mapping[str, Any], parameters: Mapping[str, Any], used: bool) -> dict[str, Any]:
+    """Weight and temperature of the entropy loss; `used` is the default of the quantizer's class.
+
+    Of the project's two training programs the one with a `coef_vq` leaves that loss out.
+    """
+    default = 0.1 if setting(settings, "coef_vq") is None else 0.0
+    weight = setting(settings, "coef_entropy", default=default)
+    return {
+        "entropy_weight": weight if parameters.get("use_entropy_reg", used) else 0.0,
+        "entropy_temperature": parameters.get("entropy_reg_temp", 0.01),
+    }
 
 
 def _vqgan(weights: Mapping[str, Tensor]) -> VQGANConfig:
     hidden_channels = need(weights, "encoder.conv_in.weight", 4)[0]
-    levels = numbered(weights, r"encoder\.down_blocks\.(\d+)\.")
-    layers = [_layers(weights, f"encoder.down_blocks.{level}") for level in range(levels)]
+    layers = _layers(weights, "encoder.down_blocks")
     widths = []
-    for level in range(levels):
-        last = max((place for place, kind in layers[level].items() if kind == "blocks"), default=0)
+    for level, kinds in enumerate(layers):
+        last = max((place for place, kind in kinds.items() if kind == "blocks"), default=0)
         widths.append(need(weights, f"encoder.down_blocks.{level}.{last}.block.6.weight", 4)[0])
     return VQGANConfig(
         hidden_channels=hidden_channels,
         channel_multipliers=[multiple(width, hidden_channels) for width in widths],
         num_res_blocks=sum(kind == "blocks" for kind in layers[0].values()) if layers else 0,
-        attention_levels=[level for level in range(levels) if "attentions" in layers[level].values()],
+        attention_levels=[level for level, kinds in enumerate(layers) if "attentions" in kinds.values()],
         z_channels=need(weights, "encoder.out_block.2.weight", 4)[0],
         attention_norm_eps=_ATTENTION_EPS,
     )
@@ -157,11 +182,10 @@ def _vqgan_rules(weights: Mapping[str, Tensor]) -> dict[str, str]:
         ("encoder", "down_blocks", "downsamples"),
         ("decoder", "up_blocks", "upsamples"),
     ):
-        for level in range(numbered(weights, rf"{side}\.{levels}\.(\d+)\.")):
-            start = f"{side}.{levels}.{level}"
+        for level, kinds in enumerate(_layers(weights, f"{side}.{levels}")):
             counts = {"blocks": 0, "attentions": 0}
-            for place, kind in _layers(weights, start).items():
-                at = re.escape(f"{start}.{place}.")
+            for place, kind in kinds.items():
+                at = re.escape(f"{side}.{levels}.{level}.{place}.")
                 if kind == "resampling":
                     rules[rf"{at}conv{parts}"] = rf"{side}.{resampling}.{level}.conv.\1"
                     continue
@@ -173,15 +197,19 @@ def _vqgan_rules(weights: Mapping[str, Tensor]) -> dict[str, str]:
     return rules
 
 
-def _layers(weights: Mapping[str, Tensor], start: str) -> dict[int, str]:
-    """What the layers of a level are, by their number."""
+def _layers(weights: Mapping[str, Tensor], levels: str) -> list[dict[int, str]]:
+    """What the layers of each level are, by their number; `levels` is the name of the list of levels."""
     signs = {"block.0.weight": "blocks", "qkv.weight": "attentions", "conv.weight": "resampling"}
-    return {
-        place: kind
-        for place in range(numbered(weights, re.escape(start) + r"\.(\d+)\."))
-        for sign, kind in signs.items()
-        if f"{start}.{place}.{sign}" in weights
-    }
+    start = re.escape(levels)
+    count = numbered(weights, rf"{start}\.(\d+)\.", most=MOST_LEVELS)
+    found: list[dict[int, str]] = [{} for _ in range(count)]
+    pattern = re.compile(rf"{start}\.(\d+)\.(\d+)\.({'|'.join(map(re.escape, signs))})")
+    for name in weights:
+        if match := pattern.fullmatch(name):
+            found[int(match[1])][int(match[2])] = signs[match[3]]
+    if (most := max(map(len, found), default=0)) > MOST_LAYERS:
+        raise ValueError(f"A level of {levels} has {most:,} layers, more than any tokenizer")
+    return [dict(sorted(layers.items())) for layers in found]
 
 
 FAMILY = Family(

@@ -11,7 +11,6 @@ from .base import need
 from .residual_layout import attention_levels, level_sizes
 
 _BLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "shortcut"}
-_BLOCK_NAMES = "|".join(_BLOCK)
 # Without the projections to and from the quantizer, which the families name differently.
 PROJECTIONS = {
     r"quant_conv\.(weight|bias)": r"to_latents.\1",
