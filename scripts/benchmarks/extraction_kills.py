@@ -71,7 +71,7 @@ def main() -> int:
             workers = WORKERS[run % len(WORKERS)]
             output = folder / f"run-{run}"
             started = time.monotonic()
-            kills = disturbed(work, output, workers, flags.kills, whole / workers, draw)
+            kills = disturbed(work, output, workers, flags.kills, whole, draw)
             found = compare(output, folder / "pictures", expected)
             sums.update(found | {"kills": sum(kills.values()), "runs": 1})
             seconds = time.monotonic() - started
@@ -88,7 +88,7 @@ def disturbed(
 ) -> dict[str, int]:
     """Runs workers until all of them end by themselves; the first `kills` of them are killed.
 
-    A kill at a time comes within the `seconds` that they take undisturbed, so that there is work to kill.
+    A kill at a time comes early in the `seconds` that one takes undisturbed, so that there is work to kill.
     """
     done = Counter()
     alive: dict[int, tuple[int, float | None]] = {}  # process -> worker, when to kill it
@@ -103,7 +103,7 @@ def disturbed(
                 die_at(in_write)
             run_child(lambda: work(output, worker, workers))
         moment = (
-            time.monotonic() + draw.uniform(0.1, 0.7) * seconds if left > 0 and in_write is None else None
+            time.monotonic() + draw.uniform(0.03, 0.4) * seconds if left > 0 and in_write is None else None
         )
         alive[pid] = worker, moment if in_write is None else float("inf")
 
