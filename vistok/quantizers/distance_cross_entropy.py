@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .distributed import mean_count
-from .sinkhorn import Tiles, centred
+from .search import centred
+from .sinkhorn import Tiles
 
 
 def distance_cross_entropy(rows: Tensor, table: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:

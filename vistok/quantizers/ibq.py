@@ -14,7 +14,7 @@ from .checks import at_least_float32, check_finite
 from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors
 from .distributed import mean_count
 from .entropy import SMALLEST
-from .search import nearest, tile_rows
+from .search import likeliest, tile_rows
 from .softmax_entropy import softmax_entropies
 
 
@@ -163,8 +163,8 @@ class IBQ(CodebookQuantizer):
 
     @torch.no_grad()
     def _likeliest(self, rows: Tensor) -> Tensor:
-        # Without the entries' lengths the nearest is the one with the largest inner product.
-        return nearest(rows, self.table().to(rows.dtype), unit_norm=True)
+        # Of entries of one length, the likeliest is the nearest.
+        return self.nearest_tokens(rows) if self.normalize else likeliest(rows, self.table().to(rows.dtype))
 
 
 class _IndexBackpropagation(torch.autograd.Function):
