@@ -37,7 +37,7 @@ def test_the_gradient_of_the_map_is_that_of_the_whole_table():
 
 def test_ibq_gradient_is_that_of_the_formula():
     torch.manual_seed(0)
-    quantizer = IBQ(300, 4).double()
+    quantizer = IBQ(300, 4, normalize=False).double()
     latents = torch.randn(700, 4, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(700, 4, dtype=torch.float64)
     logits = latents @ quantizer.codebook.t()

@@ -24,8 +24,9 @@ class IBQConfig(VisualTokenizerConfig):
     Args:
         codebook_size: Number of entries.
         codebook_dim: Channels of an entry.
-        normalize: Whether latents and entries are scaled to unit length first. Without it, an entry much
-            longer than others can win every latent of an encoder without normalization layers.
+        normalize: Whether latents and entries are scaled to unit length first. Without it, as in the paper's
+            code, an entry much longer than others can win every latent of an encoder without normalization
+            layers.
         double_quantization_weight: Weight of the squared error between latents and quantized vectors whose
             gradient reaches both, the entries through the soft assignment too.
         commitment_weight: Weight of the loss that draws latents to entries.
@@ -46,7 +47,7 @@ class IBQConfig(VisualTokenizerConfig):
 
     codebook_size: int = number(1024, at_least=1, below=2**31)
     codebook_dim: int = number(8, at_least=1, below=2**16)
-    normalize: bool = False
+    normalize: bool = True
     double_quantization_weight: float | int = number(1.0, at_least=0)
     commitment_weight: float | int = number(1.0, at_least=0)
     codebook_weight: float | int = number(0.25, at_least=0)
@@ -94,7 +95,7 @@ class IBQ(CodebookQuantizer):
         self,
         codebook_size: int = 1024,
         codebook_dim: int = 8,
-        normalize: bool = False,
+        normalize: bool = True,
         double_quantization_weight: float = 1.0,
         commitment_weight: float = 1.0,
         codebook_weight: float = 0.25,
@@ -184,8 +185,8 @@ class _IndexBackpropagation(torch.autograd.Function):
 
 
 def _backpropagated(gradient: Tensor, rows: Tensor, table: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    rows_gradient = torch.empty_like(rows)
-    table_gradient = torch.zeros_like(table).index_add_(0, tokens, gradient)
+    rows_gradient = rows.new_empty(rows.shape)  # contiguous, however the rows lie
+    table_gradient = table.new_zeros(table.shape).index_add_(0, tokens, gradient)
     tile = tile_rows(table)
     for start in range(0, len(rows), tile):
         here = slice(start, start + tile)
