@@ -59,8 +59,9 @@ class IBQConfig(VisualTokenizerConfig):
 class IBQ(CodebookQuantizer):
     """Vector quantization by inner products, with a gradient through the soft assignment.
 
-    The token is the entry with the largest inner product `z.e` (not the nearest). The quantized vector is
-    that entry; its gradient is that of `softmax(z.e) @ codebook`, and of the entry itself.
+    The token is the entry with the largest inner product `z.e`, which is the nearest with `normalize`, and
+    may be any longer one without. The quantized vector is that entry; its gradient is that of
+    `softmax(z.e) @ codebook`, and of the entry itself.
 
     Args:
         codebook_size: Number of entries.
