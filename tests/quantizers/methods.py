@@ -38,7 +38,7 @@ VARIANTS = {
         {"initialization": "kmeans", "epsilon": 0.0},
         {"decay": 0.5, "revival_threshold": 0.5},
     ],
-    "IBQConfig": [{"normalize": True}],
+    "IBQConfig": [{"normalize": False}],
     "GumbelVQConfig": [{"straight_through": False}],
     "LFQConfig": [{"bit_order": "lsb", "normalize": True}, {"num_bits": 62, "entropy_weight": 0.0}],
     "BSQConfig": [{"group_size": 3}, {"num_bits": 62, "group_size": 2}],

@@ -269,11 +269,17 @@ def test_tokens_out_of_range_name_the_first_position(method: Method, wrong: str)
     tokens[(1,) * (tokens.ndim - 1) + (3,)] = bad
     tokens[(1,) * (tokens.ndim - 1) + (2,)] = bad
     position = [*[1] * (tokens.ndim - 1), 2]
-    with pytest.raises(ValueError) as error:
-        quantizer.lookup(tokens)
-    assert str(bad) in str(error.value)
-    assert str(position) in str(error.value)
-    assert str(size) in str(error.value)
+    kinds = [torch.int64]
+    if wrong == "the codebook size":
+        kinds += [
+            kind for kind in (torch.uint16, torch.uint32, torch.uint64) if size <= torch.iinfo(kind).max
+        ]
+    for kind in kinds:
+        with pytest.raises(ValueError) as error:
+            quantizer.lookup(tokens.to(kind))
+        assert str(bad) in str(error.value)
+        assert str(position) in str(error.value)
+        assert str(size) in str(error.value)
 
 
 @over_methods_with_tokens
@@ -516,10 +522,11 @@ def test_the_first_codebooks_decode_alone(method: Method, num_codebooks: int):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch itself
+@pytest.mark.parametrize("batch", [1, 4])  # the rows of one picture are transposed in memory
 @over_methods_with_tokens
-def test_traces_as_one_graph(method: Method):
+def test_traces_as_one_graph(method: Method, batch: int):
     quantizer = method.build()
-    latents = latents_for(quantizer).requires_grad_()
+    latents = latents_for(quantizer, batch).requires_grad_()
     tokens = quantizer.eval().encode(latents)
 
     def compiled(call):

@@ -275,8 +275,10 @@ def test_no_places_at_all(entropies):
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch itself
 @over_both
-def test_traces_as_one_graph(entropies):
-    rows, mask = normal(30, 4).requires_grad_(), torch.arange(30) % 3 > 0
+@pytest.mark.parametrize("transposed", [False, True])  # as those of one picture are
+def test_traces_as_one_graph(entropies, transposed: bool):
+    rows, mask = normal(30, 4), torch.arange(30) % 3 > 0
+    rows = (rows.t().contiguous().t() if transposed else rows).requires_grad_()
     torch.compiler.reset()
     compiled = torch.compile(entropies, fullgraph=True, backend="aot_eager")
     for value, expected in zip(compiled(rows, mask), entropies(rows, mask), strict=True):
@@ -297,10 +299,11 @@ def test_operators_describe_themselves(entropies, monkeypatch):
             return operator(*args)
 
         monkeypatch.setattr(module, name, checked)
-    rows = normal(10, 4).requires_grad_()
-    for mask in (None, torch.arange(10) % 3 > 0):
-        sum(entropies(rows, mask)).backward()
-    assert rows.grad.isfinite().all()
+    for rows in (normal(10, 4), normal(4, 10).t()):  # the second as those of one picture are
+        rows.requires_grad_()
+        for mask in (None, torch.arange(10) % 3 > 0):
+            sum(entropies(rows, mask)).backward()
+        assert rows.grad.isfinite().all()
 
 
 def test_no_matrix_of_places_times_entries(monkeypatch):

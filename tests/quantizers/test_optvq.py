@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vistok.quantizers import Product
+from vistok.quantizers.distance_cross_entropy import _cross_entropy
 from vistok.quantizers.optvq import OptVQ, OptVQConfig
 from vistok.quantizers.search import nearest
 from vistok.quantizers.sinkhorn import sinkhorn_tokens
@@ -303,3 +304,13 @@ def test_the_assignment_that_encode_does_not_take_is_offered():
     assert {name: tokens.tolist() for name, tokens in offered.items()} == {
         "nearest entry": quantizer.index(latents).tolist()
     }
+
+
+def test_the_cross_entropy_describes_itself():
+    # What torch.compile is told of its outputs is true of them, for the transposed rows of one picture too.
+    torch.manual_seed(0)
+    table, tokens, weights = torch.randn(5, 4), torch.arange(10) % 5, torch.full((10,), 0.1)
+    for rows in (torch.randn(10, 4), torch.randn(4, 10).t()):
+        for differentiable in (True, False):
+            args = rows, table, tokens, weights, differentiable
+            torch.library.opcheck(_cross_entropy, args, test_utils=("test_schema", "test_faketensor"))

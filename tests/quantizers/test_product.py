@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistok.quantizers import FSQ, VQ, OptVQ, Product, Residual
+from vistok.quantizers import FSQ, VQ, Continuous, OptVQ, Product, Residual
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -85,3 +85,9 @@ def test_other_assignments_are_those_of_the_parts(shared: bool):
 def test_most_parts_offer_no_other_assignment():
     assert Product(lambda: FSQ([3, 3]), num_codebooks=2).other_assignments(torch.zeros(1, 4, 5)) == {}
     assert Residual(lambda: VQ(20, 3), num_codebooks=2).other_assignments(torch.zeros(1, 3, 5)) == {}
+
+
+@pytest.mark.parametrize("layout", [Product, Residual])
+def test_what_has_no_tokens_has_no_several_codebooks(layout):
+    with pytest.raises(ValueError, match="Continuous has no tokens"):
+        layout(lambda: Continuous(4), 2)

@@ -83,8 +83,11 @@ def test_bad_number_of_codebooks(count):
 
 
 def test_stages_that_float32_cannot_tell_apart_are_refused():
-    with pytest.raises(ValueError, match="num_codebooks must be at most 7 residual stages"):
+    with pytest.raises(ValueError, match="num_codebooks must be at most 7 here"):
         Residual(lambda: FSQ(levels=[8, 5]), num_codebooks=8)
+    with pytest.raises(ValueError, match="num_codebooks must be at most 1 here, got 2: float32 cannot tell"):
+        Residual(lambda: FSQ(levels=[2**24]), num_codebooks=2)
+    assert Residual(lambda: FSQ(levels=[2**24]), num_codebooks=1).codebook_size == 2**24
     quantizer = Residual(lambda: FSQ(levels=[8, 5]), num_codebooks=7)
     tokens = torch.randint(0, 40, (4, 7, 16, 16), generator=torch.Generator().manual_seed(0))
     assert torch.equal(quantizer.index(quantizer.lookup(tokens)), tokens)

@@ -37,7 +37,7 @@ def test_the_gradient_of_the_map_is_that_of_the_whole_table():
 
 def test_ibq_gradient_is_that_of_the_formula():
     torch.manual_seed(0)
-    quantizer = IBQ(300, 4).double()
+    quantizer = IBQ(300, 4, normalize=False).double()
     latents = torch.randn(700, 4, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(700, 4, dtype=torch.float64)
     logits = latents @ quantizer.codebook.t()
@@ -62,3 +62,14 @@ def test_ibq_moves_entries_that_nothing_chooses():
         moved[method] = int(quantizer.codebook.grad.any(dim=1).sum())
     assert moved[VQ] <= 8
     assert moved[IBQ] == 64
+
+
+def test_ibq_by_default_lets_no_entry_win_by_its_length():
+    torch.manual_seed(0)
+    latents, used = torch.randn(1, 4, 500), {}
+    for name, quantizer in (("default", IBQ(64, 4)), ("plain", IBQ(64, 4, normalize=False))):
+        with torch.no_grad():
+            quantizer.codebook[:2] *= 50
+        used[name] = len(quantizer.encode(latents).unique())
+    assert used["default"] > 50
+    assert used["plain"] < 30

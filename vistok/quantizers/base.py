@@ -75,6 +75,8 @@ class Quantizer(nn.Module, ABC):
         stream: Of which of several codebooks it is: each draws random numbers of its own.
         entries_in_use: Whether an earlier residual stage of this forward used the same entries, so that
             initialization must not move them now.
+        updates_by_step: Whether `set_step` was called: statistics wait for it, instead of being applied in
+            `forward`.
     """
 
     config_class: ClassVar[type[VisualTokenizerConfig]]
@@ -84,6 +86,7 @@ class Quantizer(nn.Module, ABC):
     codebook_frozen: bool = False
     stream: int = 0
     entries_in_use: bool = False
+    updates_by_step: bool = False  # and not the step: torch.compile would make a graph for each
 
     codebook_size: int
     codebook_dim: int
@@ -112,7 +115,6 @@ class Quantizer(nn.Module, ABC):
     def __init__(self):
         super().__init__()
         self.samples = SampleStreams()
-        self._step: int | None = None
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """Quantizes latents, in training with losses.
@@ -237,13 +239,8 @@ class Quantizer(nn.Module, ABC):
         taken. What anneals does it here, and from the first call on statistics that `forward` gathers are
         applied here.
         """
-        self._step = step
+        self.updates_by_step = True
         self.samples.begin(step)
-
-    @property
-    def updates_by_step(self) -> bool:
-        """Whether `set_step` was called: statistics wait for it, instead of being applied in `forward`."""
-        return self._step is not None
 
     def freeze_codebook(self) -> None:
         """Keeps the entries as they are: no gradient, average, revival or k-means moves them."""
@@ -288,7 +285,8 @@ class Quantizer(nn.Module, ABC):
             raise ValueError(f"Expected integer tokens, got {tokens.dtype}")
         if torch.compiler.is_compiling() or tokens.numel() == 0:
             return
-        lowest, highest = torch.aminmax(tokens.long())
+        tokens = tokens.long()  # unsigned kinds have no comparisons
+        lowest, highest = torch.aminmax(tokens)
         if lowest < 0 or highest >= self.codebook_size:
             wrong = ((tokens < 0) | (tokens >= self.codebook_size)).nonzero()[0].tolist()
             raise ValueError(

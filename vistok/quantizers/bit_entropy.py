@@ -81,7 +81,7 @@ def _bits_backward(
     # d/dp of -p log p is -log p - 1, and the constant drops out: a place's probabilities sum to one.
     slope = mean.clamp(min=torch.finfo(mean.dtype).tiny).log_().mul_(-to_codebook)
     slope = slope.view(groups, 2**first, -1)
-    gradient = torch.empty_like(rows)
+    gradient = rows.new_empty(rows.shape)  # contiguous, however the rows lie
     for tile in tiles(rows, slope[:, 0].numel(), _TILE, *_ROWS):
         odds = _channels_first(rows[tile], group_size)
         one, zero = torch.sigmoid(odds), torch.sigmoid(-odds)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .distributed import mean_count
-from .sinkhorn import Tiles, centred
+from .search import centred
+from .sinkhorn import Tiles
 
 
 def distance_cross_entropy(rows: Tensor, table: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,7 +67,7 @@ def _cross_entropy(
     # Of what is nearer, the difference is mostly rounding where it is a difference of sums.
     nearest = (4 * torch.finfo(rows.dtype).eps * entries.square().sum(1).amax()).sqrt().clamp_(min=1e-30)
     loss = rows.new_zeros((), dtype=torch.float64)
-    to_rows, to_table = torch.zeros_like(latents), torch.zeros_like(entries_and_one)
+    to_rows, to_table = rows.new_zeros(rows.shape), torch.zeros_like(entries_and_one)
     for part in tiles.parts:
         x, token, weight = latents[part], tokens[part, None], weights[part, None]
         towards = x - entries[tokens[part]]
@@ -94,4 +95,4 @@ def _cross_entropy(
 
 @_cross_entropy.register_fake
 def _(rows, table, tokens, weights, differentiable) -> tuple[Tensor, Tensor, Tensor]:
-    return rows.new_empty(()), torch.empty_like(rows), torch.empty_like(table)
+    return rows.new_empty(()), rows.new_empty(rows.shape), table.new_empty(table.shape)

@@ -4,8 +4,6 @@ Neural Discrete Representation Learning. van den Oord, Vinyals, Kavukcuoglu. arX
 Entries that nothing chooses start again at a latent. Jukebox. Dhariwal et al. arXiv:2005.00341
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from transformers import initialization as init
@@ -15,6 +13,9 @@ from .base import QuantizerOutput, straight_through
 from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors, unit_length
 from .distributed import counts_of_ranks, from_rank_zero, rows_of_joined, sum_over_ranks
 from .randomness import generator, shared_seed
+
+_ROUNDING = 2e-5  # of an entry: so far its sum and its count drift apart while they fade
+_FADED = 1e-20  # of such a count, nothing is left to divide
 
 
 class EMAVQConfig(VisualTokenizerConfig):
@@ -48,7 +49,7 @@ class EMAVQConfig(VisualTokenizerConfig):
     decay: float | int = number(0.99, at_least=0, below=1)
     epsilon: float | int = number(1e-5, at_least=0)
     revival_threshold: float | int = number(0.03, at_least=0, below=1)
-    initialization: Literal["uniform", "normal", "kmeans"] = "normal"
+    initialization: Initialization = "normal"
 
 
 class EMAVQ(CodebookQuantizer):
@@ -119,9 +120,12 @@ class EMAVQ(CodebookQuantizer):
         self.register_buffer("codebook", torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
         self.register_buffer("counts", torch.empty(codebook_size, dtype=torch.float32))
         self.register_buffer("sums", torch.empty(codebook_size, codebook_dim, dtype=torch.float32))
-        self._gathered: tuple[Tensor, Tensor] | None = None  # counts and sums of this step
+        # Counts and sums of this step, cleared and kept when it is over: torch.compile makes a graph for each
+        # kind of state that it finds, so that no more may depend on the step than needs to.
+        self._gathered: tuple[Tensor, Tensor] | None = None
+        self._gathered_any = False
         # Its latents, and which of them are valid, of each residual stage that shares this codebook.
-        self._candidates: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._candidates: dict[int, tuple[Tensor, Tensor]] = {}
         self._updates = 0
         self.reset_parameters()
 
@@ -155,12 +159,16 @@ class EMAVQ(CodebookQuantizer):
     def set_step(self, step: int) -> None:
         """Applies what was gathered. See `Quantizer`."""
         super().set_step(step)
-        if self._gathered is not None:
+        if self._gathered_any:
             self._update(step)
+        elif not self.codebook_frozen:
+            self.discard_statistics()
 
+    @torch.no_grad()
     def discard_statistics(self) -> None:
         """See `Quantizer`."""
-        self._gathered = None
+        self._gathered = torch.zeros_like(self.counts), torch.zeros_like(self.sums)
+        self._gathered_any = False
         self._candidates = {}
 
     @torch.no_grad()
@@ -170,12 +178,16 @@ class EMAVQ(CodebookQuantizer):
             valid &= mask.flatten()
         rows = rows.to(self.sums.dtype).masked_fill(~valid.unsqueeze(1), 0)
         if self._gathered is None:
-            self._gathered = torch.zeros_like(self.counts), torch.zeros_like(self.sums)
+            self.discard_statistics()
+        self._gathered_any = True
         counts, sums = self._gathered
         counts.index_add_(0, tokens, valid.to(counts.dtype))
         sums.index_add_(0, tokens, rows)
         if self.revival_threshold:
-            self._candidates.setdefault(self.stream, []).append((rows, valid))
+            if self.stream in self._candidates:
+                before, valid_before = self._candidates[self.stream]
+                rows, valid = torch.cat([before, rows]), torch.cat([valid_before, valid])
+            self._candidates[self.stream] = rows, valid
 
     @torch.no_grad()
     def _update(self, step: int) -> None:
@@ -183,17 +195,20 @@ class EMAVQ(CodebookQuantizer):
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         chosen = counts > 0
-        moved = chosen
         sizes = self.counts
         if self.epsilon:
             total = self.counts.sum()
             smoothed = (self.counts + self.epsilon) * (total / (total + self.codebook_size * self.epsilon))
-            # Smoothing would draw an entry to zero as its count fades; unsmoothed it stays where it is, until
-            # nothing is left to divide.
+            # Smoothing would draw an entry to zero as its count fades; unsmoothed it stays where it is.
             sizes = torch.where(chosen, smoothed, self.counts)
-            moved = self.counts > 1e-30
         means = self.sums / sizes.unsqueeze(1)
         means = unit_length(means) if self.normalize else means
+        # What is not chosen moves where the averages are of something else, as loaded ones may be, and not by
+        # their rounding.
+        moved = chosen
+        if self.epsilon:
+            apart = (means - self.codebook).abs_().amax(1) > _ROUNDING * self.codebook.abs().amax(1)
+            moved = chosen | (apart & (self.counts > _FADED))
         torch.where(moved.unsqueeze(1), means, self.codebook, out=self.codebook)
         if self.revival_threshold:
             self._revive(step)
@@ -204,9 +219,7 @@ class EMAVQ(CodebookQuantizer):
         mean = self.counts.mean()
         dead = (self.counts < self.revival_threshold * mean).nonzero().squeeze(1)
         # Stage by stage, so that the order is that of one batch on one rank.
-        stages = [
-            torch.cat([rows[valid] for rows, valid in of_stage]) for of_stage in self._candidates.values()
-        ]
+        stages = [rows[valid] for rows, valid in self._candidates.values()]
         counts = [counts_of_ranks(len(rows), rows.device) for rows in stages]
         total = sum(map(sum, counts))
         if not len(dead) or not total:

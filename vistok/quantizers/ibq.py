@@ -14,7 +14,7 @@ from .checks import at_least_float32, check_finite
 from .codebook import CodebookQuantizer, Initialization, as_grid, as_tokens, errors
 from .distributed import mean_count
 from .entropy import SMALLEST
-from .search import nearest, tile_rows
+from .search import likeliest, tile_rows
 from .softmax_entropy import softmax_entropies
 
 
@@ -24,8 +24,9 @@ class IBQConfig(VisualTokenizerConfig):
     Args:
         codebook_size: Number of entries.
         codebook_dim: Channels of an entry.
-        normalize: Whether latents and entries are scaled to unit length first. Without it, an entry much
-            longer than others can win every latent of an encoder without normalization layers.
+        normalize: Whether latents and entries are scaled to unit length first. Without it, as in the paper's
+            code, an entry much longer than others can win every latent of an encoder without normalization
+            layers.
         double_quantization_weight: Weight of the squared error between latents and quantized vectors whose
             gradient reaches both, the entries through the soft assignment too.
         commitment_weight: Weight of the loss that draws latents to entries.
@@ -46,7 +47,7 @@ class IBQConfig(VisualTokenizerConfig):
 
     codebook_size: int = number(1024, at_least=1, below=2**31)
     codebook_dim: int = number(8, at_least=1, below=2**16)
-    normalize: bool = False
+    normalize: bool = True
     double_quantization_weight: float | int = number(1.0, at_least=0)
     commitment_weight: float | int = number(1.0, at_least=0)
     codebook_weight: float | int = number(0.25, at_least=0)
@@ -58,8 +59,9 @@ class IBQConfig(VisualTokenizerConfig):
 class IBQ(CodebookQuantizer):
     """Vector quantization by inner products, with a gradient through the soft assignment.
 
-    The token is the entry with the largest inner product `z.e` (not the nearest). The quantized vector is
-    that entry; its gradient is that of `softmax(z.e) @ codebook`, and of the entry itself.
+    The token is the entry with the largest inner product `z.e`, which is the nearest with `normalize`, and
+    may be any longer one without. The quantized vector is that entry; its gradient is that of
+    `softmax(z.e) @ codebook`, and of the entry itself.
 
     Args:
         codebook_size: Number of entries.
@@ -94,7 +96,7 @@ class IBQ(CodebookQuantizer):
         self,
         codebook_size: int = 1024,
         codebook_dim: int = 8,
-        normalize: bool = False,
+        normalize: bool = True,
         double_quantization_weight: float = 1.0,
         commitment_weight: float = 1.0,
         codebook_weight: float = 0.25,
@@ -163,8 +165,8 @@ class IBQ(CodebookQuantizer):
 
     @torch.no_grad()
     def _likeliest(self, rows: Tensor) -> Tensor:
-        # Without the entries' lengths the nearest is the one with the largest inner product.
-        return nearest(rows, self.table().to(rows.dtype), unit_norm=True)
+        # Of entries of one length, the likeliest is the nearest.
+        return self.nearest_tokens(rows) if self.normalize else likeliest(rows, self.table().to(rows.dtype))
 
 
 class _IndexBackpropagation(torch.autograd.Function):
@@ -184,8 +186,8 @@ class _IndexBackpropagation(torch.autograd.Function):
 
 
 def _backpropagated(gradient: Tensor, rows: Tensor, table: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    rows_gradient = torch.empty_like(rows)
-    table_gradient = torch.zeros_like(table).index_add_(0, tokens, gradient)
+    rows_gradient = rows.new_empty(rows.shape)  # contiguous, however the rows lie
+    table_gradient = table.new_zeros(table.shape).index_add_(0, tokens, gradient)
     tile = tile_rows(table)
     for start in range(0, len(rows), tile):
         here = slice(start, start + tile)

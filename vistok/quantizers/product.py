@@ -25,7 +25,7 @@ class SeveralCodebooks(Quantizer):
         shared_codebook: Whether they are one and the same.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or the quantizers have no tokens.
     """
 
     def __init__(self, build: Callable[[], Quantizer], num_codebooks: int, shared_codebook: bool = False):
@@ -37,6 +37,8 @@ class SeveralCodebooks(Quantizer):
         for place, quantizer in enumerate(self.quantizers):
             quantizer.stream = place
         child = self.quantizers[0]
+        if not child.codebook_size:
+            raise ValueError(f"Expected quantizers with tokens, but {type(child).__name__} has no tokens")
         self.codebook_size = child.codebook_size
         self.codebook_dim = child.codebook_dim
         self.latent_dim = child.latent_dim

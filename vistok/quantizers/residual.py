@@ -58,9 +58,10 @@ class Residual(SeveralCodebooks):
         # A stage's losses are means over the pictures that kept it.
         self.batch_statistics = self.batch_statistics or quantizer_dropout > 0
         most = self.quantizers[0].most_stages()
-        if most is not None and num_codebooks > most:
+        if most is not None and num_codebooks > max(1, most):
             raise ValueError(
-                f"num_codebooks must be at most {most} residual stages here, got {num_codebooks}"
+                f"num_codebooks must be at most {max(1, most)} here, got {num_codebooks}: float32 cannot "
+                f"tell more residual stages of this {type(self.quantizers[0]).__name__} apart"
             )
         self.reads_logits = self.quantizers[0].reads_logits
         if self.reads_logits:

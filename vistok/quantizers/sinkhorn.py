@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from .distributed import minimum_over_ranks, sum_over_ranks
-from .search import nearest
+from .search import BLOCK, best_blocks, centred, nearest, padded
 
-_BLOCK = 128  # entries per block of the two-stage argmax
 _CPU_TILE = 1 << 20  # bytes of distances in a tile on a CPU: they stay in its cache
 _ACCELERATOR_TILE = 1 << 27  # enough to fill a GPU
 _CLOSE = 1e-3  # of |x|^2: below it, too much of |x|^2 + |e|^2 - 2xe cancels
@@ -214,7 +213,7 @@ class Tiles:
         found = torch.empty(count, 2, dtype=torch.int64, device=factors.device)
         values = self.latents.new_empty(count, 2)
         single = factors.to(values.dtype)
-        scores = self.latents.new_full((self.rows, -(-size // _BLOCK) * _BLOCK), -1)
+        scores = self.latents.new_full((self.rows, padded(size)), -1)
         for part in self.parts:
             plan = scores[: part.stop - part.start]
             torch.mul(self.kernel(part), single, out=plan[:, :size])
@@ -229,22 +228,15 @@ class Tiles:
 
 
 def _top_two(scores: Tensor, found: Tensor, values: Tensor) -> None:
-    # A CPU finds a maximum much faster than its place: first the best block, then the place within it.
-    blocks = scores.unflatten(1, (-1, _BLOCK))
+    blocks = scores.unflatten(1, (-1, BLOCK))
     row = torch.arange(len(scores), device=scores.device)
     maxima = blocks.amax(2)
     for rank in (0, 1):
-        value, block = maxima.max(1)
-        place = block * _BLOCK + blocks[row, block].argmax(1)
-        found[:, rank], values[:, rank] = place, value
-        scores[row, place] = -1
+        block, within = best_blocks(blocks, maxima)
+        value, place = within.max(1)
+        found[:, rank], values[:, rank] = block * BLOCK + place, value
+        blocks[row, block, place] = -1
         maxima[row, block] = blocks[row, block].amax(1)
-
-
-def centred(rows: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Both from the table's mean: distances stay, and less cancels in the matrix product."""
-    centre = table.mean(0)
-    return rows - centre, table - centre
 
 
 def _statistics(latents: Tensor, entries: Tensor, total: Tensor) -> tuple[int, float, float]:

@@ -88,7 +88,9 @@ def _softmax_backward(
     bias, scale = _bias_and_scale(table, temperature, distances)
     inside = (mean + epsilon).clamp_(min=torch.finfo(mean.dtype).tiny)
     slope = (_logarithm(mean, epsilon) + mean / inside).mul_(-to_codebook)
-    to_rows, to_table, to_bias = torch.empty_like(rows), torch.zeros_like(table), torch.zeros_like(mean)
+    # Contiguous, however the inputs lie.
+    to_rows, to_table = rows.new_empty(rows.shape), table.new_zeros(table.shape)
+    to_bias = torch.zeros_like(mean)
     for tile in tiles(rows, len(table), _TILE, 8, 4096):
         x = rows[tile]
         logarithms = torch.addmm(bias, x, table.t(), alpha=scale).log_softmax(1)

@@ -54,7 +54,7 @@ class VQConfig(VisualTokenizerConfig):
     commitment_weight: float | int = number(0.25, at_least=0)
     entropy_weight: float | int = number(0.0, at_least=0)
     entropy_temperature: float | int = number(0.01, above=0)
-    initialization: Literal["uniform", "normal", "kmeans"] = "uniform"
+    initialization: Initialization = "uniform"
     gradient: Literal["straight_through", "rotation"] = "straight_through"
 
 
