@@ -94,7 +94,9 @@ METHODS = {
     ),
     "SimVQ, data as latents": Method(lambda s: SimVQ(s.codebook_size, s.dim), learning_rate=0.1),
     "SimVQ": Method(lambda s: SimVQ(s.codebook_size, s.dim), latents="network", usage=SOLVED),
-    "IBQ": Method(lambda s: IBQ(s.codebook_size, s.dim, entropy_weight=0.3, entropy_temperature=1.0)),
+    "IBQ": Method(
+        lambda s: IBQ(s.codebook_size, s.dim, normalize=False, entropy_weight=0.3, entropy_temperature=1.0)
+    ),
     "OptVQ": Method(lambda s: OptVQ(s.codebook_size, s.dim), usage=SOLVED),
     "FSQ": Method(lambda s: FSQ(IMPLICIT[s.codebook_size][0]), latents="network", usage=SOLVED),
     "SFSQ": Method(lambda s: SFSQ(IMPLICIT[s.codebook_size][0]), latents="network"),
