@@ -159,3 +159,8 @@ def test_inputs_are_untouched_and_need_no_gradient():
     assert not nearest(latents, codebook).requires_grad
     assert torch.equal(latents, kept[0])
     assert torch.equal(codebook, kept[1])
+
+
+def test_a_latent_of_no_direction_gets_entry_0():
+    codebook = F.normalize(torch.randn(5000, 6, dtype=torch.float64), dim=1)
+    assert nearest(torch.zeros(50, 6, dtype=torch.float64), codebook, unit_norm=True).unique().tolist() == [0]

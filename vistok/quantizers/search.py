@@ -27,7 +27,8 @@ def nearest(latents: Tensor, codebook: Tensor, *, unit_norm: bool = False) -> Te
     Args:
         latents: float `(N, D)`.
         codebook: float `(K, D)`, of the same dtype.
-        unit_norm: Whether all entries, and latents that are not zero, have length one: less work.
+        unit_norm: Whether all entries, and latents that are not zero, have length one: less work. A latent
+            that is zero gets entry 0.
 
     Returns:
         int64 `(N,)` in `[0, K)`, also for latents that are not finite.
@@ -95,6 +96,8 @@ def _best(latents: Tensor, codebook: Tensor, criterion: str) -> Tensor:
     for start in range(0, len(near), search.tile):
         part = near[start : start + search.tile]
         tokens[part] = search.compared(part, limit[part])
+    if criterion == "unit":  # as far from every entry as from any other, but for rounding
+        tokens.masked_fill_((latents == 0).all(1), 0)
     return tokens
 
 
