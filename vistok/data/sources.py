@@ -5,8 +5,11 @@ reads what when, and decodes. Rows stay encoded (JPEG, PNG ... bytes) until a wo
 because undecoded rows are 10 to 100 times smaller and skipping them costs nothing.
 """
 
+import atexit
+import functools
 import gc
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,10 +254,7 @@ class ShardedSource(Source):
             ) from error
         finally:
             if not ended:
-                # Arrow would go on to read what nobody takes, through Python, and abort when that has ended
-                # (apache/arrow#45214): only a reader that is collected stops.
-                del batches
-                gc.collect()
+                _collect_at_exit()
         self._lengths_read[shard] = count
 
     def in_memory(self) -> TableSource:
@@ -291,6 +291,16 @@ class ShardedSource(Source):
             config_name=self.config_name,
             image_column=self.image_column,
         )
+
+
+@functools.cache
+def _collect_at_exit() -> None:
+    """Arrow reads on what nobody takes, through Python, and aborts when that has ended (apache/arrow#45214).
+
+    Only a reader that was collected stops, once the read in flight has come back.
+    """
+    atexit.register(time.sleep, 0.1)
+    atexit.register(gc.collect)  # the last registered is the first called
 
 
 def image_of(cell: dict | bytes | None) -> bytes | str | None:
