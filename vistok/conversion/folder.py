@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import flush
+from ..files import flush, free_space
 from ..messages import one_line
 from ..model_card import write_model_card
 from ..modeling import VQModelHF
@@ -87,7 +87,7 @@ def write_folder(model: VQModelHF, folder: Path, name: str, sections: dict[str, 
         problem = one_line(error)
         if "No space" in problem:
             room = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            problem += f": make room, {shutil.disk_usage(room).free / 1e6:,.1f} MB are free"
+            problem += f": make room, {free_space(room)} are free"
         raise ValueError(f"Could not write to {folder}: {problem}") from error
 
 
